@@ -1,0 +1,48 @@
+// Package snapshot defines the layers of a root filesystem as a build sees them: a read-only stack of committed layers,
+// and a writable layer on top that can be committed in turn.
+//
+// Vocabulary: a chain is the list of layers from the bottom up; its ChainID names the root filesystem they make
+// (OCI image-spec, config.md). A snapshot is the directory in which one layer of a chain is unpacked. Snapshots are a cache, not
+// durable state: they can always be made again from verified blobs.
+package snapshot
+
+import (
+	"context"
+	"io"
+
+	"github.com/cairn-build/cairn/pkg/layer"
+	"github.com/opencontainers/go-digest"
+)
+
+// Snapshotter makes root filesystems out of layers. Implementations are safe for concurrent use, also by several
+// processes over one store.
+type Snapshotter interface {
+	// Name is the short name of the implementation: "overlay".
+	Name() string
+	// Open returns the root filesystem of chain (bottom first), unpacking what is not unpacked yet. An empty chain is scratch.
+	Open(ctx context.Context, chain []layer.Layer) (ROLayer, error)
+	// OpenFile returns the content of one regular file of one layer, the last of chain, by its path in that layer.
+	OpenFile(ctx context.Context, chain []layer.Layer, name string) (io.ReadCloser, error)
+}
+
+// ROLayer is a read-only root filesystem: the top of a chain of committed layers.
+type ROLayer interface {
+	// Release drops the claim on the layer. It is idempotent.
+	Release() error
+	// NewRWLayer puts a writable layer on top.
+	NewRWLayer() (RWLayer, error)
+	// DiffID is the digest of the uncompressed tar of the top layer; of the empty tar for scratch.
+	DiffID() digest.Digest
+	// Chain is the layers of the root filesystem, bottom first. The caller must not change it.
+	Chain() []layer.Layer
+}
+
+// RWLayer is a mounted, writable root filesystem.
+type RWLayer interface {
+	// Root is the directory at which the root filesystem is mounted.
+	Root() string
+	// Commit turns what was changed into a layer on top of the chain. The RWLayer can only be released afterwards.
+	Commit() (ROLayer, error)
+	// Release unmounts and drops what was not committed. It is idempotent.
+	Release() error
+}
