@@ -1,0 +1,110 @@
+package store
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+
+	"github.com/cairn-build/cairn/pkg/layer"
+	"github.com/opencontainers/go-digest"
+)
+
+// layerPath is where the Layer value of a DiffID lies; its index is beside it.
+func (s *Store) layerPath(diffID digest.Digest) (string, error) {
+	if err := diffID.Validate(); err != nil {
+		return "", fmt.Errorf("DiffID %q: %w", diffID, err)
+	}
+	if diffID.Algorithm() != digest.SHA256 {
+		return "", fmt.Errorf("DiffID %q: algorithm %s is not supported", diffID, diffID.Algorithm())
+	}
+	return s.path(layersDir, diffID.Encoded()), nil
+}
+
+const indexSuffix = ".index"
+
+// PutLayer remembers a layer and its index under the layer's DiffID. A later call for the same DiffID may add an Origin or an Index; ix may
+// be nil. Of two compressed forms of one layer, the one whose blob is held is remembered, of two such the later.
+func (s *Store) PutLayer(l layer.Layer, ix *layer.Index) error {
+	path, err := s.layerPath(l.DiffID)
+	if err != nil {
+		return err
+	}
+	if ix != nil {
+		if err := s.putSealed(path+indexSuffix, ix.Marshal(), rebuildable); err != nil {
+			return err
+		}
+	}
+	// The order of two writers does not matter, but one must see what the other has added.
+	unlock, err := s.Lock(context.Background(), "layer "+l.DiffID.String())
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	old, err := s.Layer(l.DiffID)
+	if err == nil {
+		l = s.mergeLayer(old, l)
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	data, err := json.Marshal(l)
+	if err != nil {
+		return fmt.Errorf("encoding layer %s: %w", l.DiffID, err)
+	}
+	return s.putSealed(path, data, rebuildable)
+}
+
+// mergeLayer chooses what to remember of a layer seen twice.
+func (s *Store) mergeLayer(old, l layer.Layer) layer.Layer {
+	if old.Descriptor.Digest == l.Descriptor.Digest || l.Descriptor.Digest == "" {
+		if l.Descriptor.Digest == "" {
+			l.Descriptor = old.Descriptor
+		}
+		if l.Origin == "" {
+			l.Origin = old.Origin
+		}
+		return l
+	}
+	_, oldHeld := s.HasBlob(old.Descriptor.Digest)
+	_, held := s.HasBlob(l.Descriptor.Digest)
+	if oldHeld && !held {
+		return old
+	}
+	return l
+}
+
+// Layer returns what is known of the layer with a DiffID; fs.ErrNotExist if nothing is.
+func (s *Store) Layer(diffID digest.Digest) (layer.Layer, error) {
+	path, err := s.layerPath(diffID)
+	if err != nil {
+		return layer.Layer{}, err
+	}
+	data, err := readSealed(path)
+	if err != nil {
+		return layer.Layer{}, fmt.Errorf("layer %s: %w", diffID, err)
+	}
+	var l layer.Layer
+	if json.Unmarshal(data, &l) != nil || l.DiffID != diffID {
+		return layer.Layer{}, fmt.Errorf("layer %s: %w", diffID, damagedError{path})
+	}
+	return l, nil
+}
+
+// LayerIndex returns the index of the layer with a DiffID; fs.ErrNotExist if it is not known.
+func (s *Store) LayerIndex(diffID digest.Digest) (*layer.Index, error) {
+	path, err := s.layerPath(diffID)
+	if err != nil {
+		return nil, err
+	}
+	data, err := readSealed(path + indexSuffix)
+	if err != nil {
+		return nil, fmt.Errorf("index of layer %s: %w", diffID, err)
+	}
+	ix, err := layer.Unmarshal(data)
+	if err != nil {
+		// An index in the words of another version is as good as none.
+		return nil, fmt.Errorf("index of layer %s: %w (%w)", diffID, damagedError{path + indexSuffix}, err)
+	}
+	return ix, nil
+}
