@@ -83,6 +83,20 @@ func (s *Store) Lock(ctx context.Context, name string) (func(), error) {
 	}
 }
 
+// TryLock is Lock without waiting: ok is false where somebody else, here or in another process, has the lock.
+func (s *Store) TryLock(name string) (release func(), ok bool, err error) {
+	f, err := openLockFile(s.path(locksDir, hashName(name)))
+	if err != nil {
+		return nil, false, fmt.Errorf("locking %q: %w", name, err)
+	}
+	ok, err = tryFlock(f, unix.LOCK_EX)
+	if err != nil || !ok {
+		f.Close()
+		return nil, false, err
+	}
+	return sync.OnceFunc(func() { f.Close() }), true, nil
+}
+
 // hashName is a file name for a string of any bytes.
 func hashName(name string) string {
 	sum := sha256.Sum256([]byte(name))
