@@ -1,0 +1,47 @@
+# What can be done here. Every target installs nothing but what `make deps` lists, and only what is missing.
+
+GO   ?= go
+TAGS := seccomp netgo osusergo
+
+# libcontainer needs cgo and, for its filter, libseccomp; both are linked statically.
+STATIC := -trimpath -tags "$(TAGS)" -ldflags '-s -w -linkmode external -extldflags "-static"'
+
+BUILD_DEPS := ca-certificates file gcc git libc6-dev libseccomp-dev make pkg-config
+DEMO_DEPS  := $(BUILD_DEPS) mmdebstrap uidmap
+TEST_DEPS  := $(DEMO_DEPS) buildah busybox-static curl docker-registry openssl podman skopeo umoci util-linux xz-utils zstd
+
+LINT_VERSION := v2.12.2
+
+.PHONY: build test lint demo bench conformance deps clean
+
+build: ## bin/cairn, one static binary
+	@.ci/deps $(BUILD_DEPS)
+	CGO_ENABLED=1 $(GO) build $(STATIC) -o bin/cairn ./cmd/cairn
+
+test: deps ## unit and end-to-end tests, as root and as an unprivileged user
+	$(GO) vet -tags "$(TAGS)" ./...
+	$(GO) test -tags "$(TAGS)" -timeout 20m ./...
+
+lint: ## golangci-lint where it is installed, else gofmt and go vet
+	@if command -v golangci-lint >/dev/null; then golangci-lint run; else \
+	  echo "golangci-lint $(LINT_VERSION) is not installed: gofmt and go vet only"; \
+	  bad=$$(gofmt -l cmd executor pkg snapshot test); [ -z "$$bad" ] || { echo "not formatted: $$bad"; exit 1; }; \
+	  $(GO) vet -tags "$(TAGS)" ./...; fi
+
+demo: ## from nothing to a pushed, pulled and run image, in a minute or two
+	@.ci/deps $(DEMO_DEPS)
+	@$(MAKE) --no-print-directory build
+	@examples/demo bin/cairn
+
+bench: deps build ## a 20-step build, cold and again, beside buildah
+	@test/bench/steps bin/cairn
+
+conformance: build ## compare with the reference images, where the suite is at hand
+	@suite=../shared/conformance/conformance; \
+	if [ -x $$suite ]; then $$suite bin/cairn $(ARGS); else echo "$$suite is not here"; exit 1; fi
+
+deps: ## the Debian packages that building and testing need
+	@.ci/deps $(TEST_DEPS)
+
+clean:
+	rm -rf bin .cache

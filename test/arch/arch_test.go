@@ -1,0 +1,246 @@
+// Package arch holds the house to its plan: who may import whom (docs/architecture.md), and what is kept to one place.
+package arch
+
+import (
+	"encoding/json"
+	"errors"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/cairn-build/cairn/"
+
+// edges are the rooms and the rooms that each may import. "a/..." is a and every package below it. What is not listed is not
+// allowed, and a package that is in no room fails the test.
+var edges = map[string][]string{
+	"pkg/dockerfile": {},
+	"pkg/secret":     {},
+	"pkg/progress":   {},
+	"pkg/userns":     {},
+	"pkg/layer":      {},
+	"executor":       {},
+	"pkg/plan":       {"pkg/dockerfile"},
+	"pkg/store":      {"pkg/layer"},
+	"pkg/copy":       {"pkg/layer"},
+	"pkg/registry":   {"pkg/layer", "pkg/store", "pkg/progress", "pkg/secret"},
+	"pkg/cache":      {"pkg/registry", "pkg/layer", "pkg/store"},
+	"pkg/source":     {"pkg/registry", "pkg/layer", "pkg/store", "pkg/plan", "pkg/progress", "pkg/secret"},
+	"pkg/image":      {"pkg/plan", "pkg/layer", "pkg/store"},
+	"pkg/export":     {"pkg/registry", "pkg/layer", "pkg/store", "pkg/image", "pkg/progress"},
+	"snapshot":       {"pkg/layer"},
+	"snapshot/...":   {"snapshot", "pkg/layer", "pkg/store"},
+	"executor/...":   {"executor"},
+	"pkg/solve": {"pkg/plan", "pkg/cache", "pkg/source", "pkg/layer", "pkg/store", "pkg/secret", "pkg/progress", "pkg/copy",
+		"pkg/dockerfile", "snapshot", "executor"},
+	"pkg/build": {"pkg/solve", "pkg/plan", "pkg/dockerfile", "pkg/cache", "pkg/source", "pkg/registry", "pkg/image", "pkg/export",
+		"pkg/layer", "pkg/store", "pkg/secret", "pkg/progress", "pkg/copy", "snapshot", "executor"},
+	// The command puts the parts of a build together: it is the one place that names implementations.
+	"cmd/cairn": {"pkg/build", "pkg/userns", "pkg/progress", "pkg/secret", "pkg/solve", "pkg/source", "pkg/registry", "pkg/export",
+		"pkg/image", "pkg/plan", "pkg/dockerfile", "pkg/layer", "pkg/store", "snapshot", "snapshot/overlay", "executor", "executor/runc"},
+	"test/...": {},
+}
+
+// sole are libraries that one room speaks to for all.
+var sole = map[string]string{
+	"github.com/urfave/cli":                                "cmd/cairn",
+	"github.com/moby/buildkit":                             "pkg/dockerfile",
+	"github.com/opencontainers/runc":                       "executor/runc",
+	"github.com/google/go-containerregistry/pkg/v1/remote": "pkg/registry",
+	"github.com/google/go-containerregistry/pkg/registry":  "pkg/registry",
+	"archive/tar": "pkg/layer",
+}
+
+// pkg is what `go list` says of a package.
+type pkg struct {
+	ImportPath, Dir string
+	Imports         []string
+	GoFiles         []string
+	CgoFiles        []string
+}
+
+func (p pkg) room() string { return strings.TrimPrefix(p.ImportPath, module) }
+
+// packages lists the packages of the module as they are built for release.
+func packages(t *testing.T) []pkg {
+	t.Helper()
+	out, err := exec.Command("go", "list", "-tags", "seccomp netgo osusergo", "-json=ImportPath,Dir,Imports,GoFiles,CgoFiles",
+		module+"...").Output()
+	if err != nil {
+		var exit *exec.ExitError
+		if errors.As(err, &exit) {
+			t.Fatalf("go list: %v\n%s", err, exit.Stderr)
+		}
+		t.Fatal(err)
+	}
+	var all []pkg
+	for d := json.NewDecoder(strings.NewReader(string(out))); ; {
+		var p pkg
+		if err := d.Decode(&p); errors.Is(err, io.EOF) {
+			return all
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, p)
+	}
+}
+
+// allowed are the rooms that a package may import, and whether it is in a room at all.
+func allowed(room string) (to []string, ok bool) {
+	if to, ok = edges[room]; ok {
+		return to, true
+	}
+	for pattern, to := range edges {
+		if base, deep := strings.CutSuffix(pattern, "/..."); deep && (room == base || strings.HasPrefix(room, base+"/")) {
+			return to, true
+		}
+	}
+	return nil, false
+}
+
+func TestImports(t *testing.T) {
+	t.Parallel()
+	for _, p := range packages(t) {
+		to, ok := allowed(p.room())
+		if !ok {
+			t.Errorf("%s is in no room: say in edges what it may import, and in docs/architecture.md why", p.room())
+			continue
+		}
+		if strings.HasPrefix(p.room(), "test/") {
+			continue // nothing imports test, and test may look at everything
+		}
+		for _, imp := range p.Imports {
+			target, inside := strings.CutPrefix(imp, module)
+			if inside && !slices.Contains(to, target) && !below(p.room(), target) {
+				t.Errorf("%s imports %s, which is not one of %v", p.room(), target, to)
+			}
+		}
+	}
+}
+
+// below reports whether target is a package inside of room, which room may always use.
+func below(room, target string) bool { return strings.HasPrefix(target, room+"/") }
+
+func TestNoCycleOfRooms(t *testing.T) {
+	t.Parallel()
+	state := map[string]int{} // 1 on the path, 2 done
+	var visit func(room string, path []string)
+	visit = func(room string, path []string) {
+		if state[room] == 1 {
+			t.Fatalf("rooms in a circle: %v", append(path, room))
+		}
+		if state[room] == 2 {
+			return
+		}
+		state[room] = 1
+		to, _ := allowed(room)
+		for _, next := range to {
+			visit(next, append(path, room))
+		}
+		state[room] = 2
+	}
+	for room := range edges {
+		visit(room, nil)
+	}
+}
+
+func TestSoleImporters(t *testing.T) {
+	t.Parallel()
+	for _, p := range packages(t) {
+		if strings.HasPrefix(p.room(), "test/") {
+			continue
+		}
+		for _, imp := range p.Imports {
+			for lib, room := range sole {
+				if (imp == lib || strings.HasPrefix(imp, lib+"/")) && p.room() != room {
+					t.Errorf("%s imports %s, which is the business of %s", p.room(), imp, room)
+				}
+			}
+		}
+	}
+}
+
+// TestNothingGlobal looks for what makes a program depend on more than its arguments.
+func TestNothingGlobal(t *testing.T) {
+	t.Parallel()
+	inits := 0
+	for _, p := range packages(t) {
+		if strings.HasPrefix(p.room(), "test/") {
+			continue
+		}
+		for _, name := range append(p.GoFiles, p.CgoFiles...) {
+			file := filepath.Join(p.Dir, name)
+			f, err := parser.ParseFile(token.NewFileSet(), file, nil, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			inits += initFunctions(t, p, f)
+			if !strings.HasPrefix(p.room(), "cmd/") && p.room() != "pkg/userns" {
+				environmentUse(t, p.room()+"/"+name, f)
+			}
+		}
+	}
+	if inits > 1 {
+		t.Errorf("%d init functions; the one in pkg/userns is enough", inits)
+	}
+}
+
+func initFunctions(t *testing.T, p pkg, f *ast.File) (n int) {
+	for _, d := range f.Decls {
+		fn, ok := d.(*ast.FuncDecl)
+		if !ok || fn.Recv != nil || fn.Name.Name != "init" {
+			continue
+		}
+		n++
+		if p.room() != "pkg/userns" {
+			t.Errorf("%s has an init function", p.room())
+		}
+	}
+	return n
+}
+
+// environmentUse finds the calls with which a package reads the environment, ends the program, or logs.
+func environmentUse(t *testing.T, file string, f *ast.File) {
+	for _, imp := range f.Imports {
+		if path := strings.Trim(imp.Path.Value, `"`); path == "log" {
+			t.Errorf("%s imports %s", file, path)
+		}
+	}
+	ast.Inspect(f, func(n ast.Node) bool {
+		sel, ok := n.(*ast.SelectorExpr)
+		if !ok {
+			return true
+		}
+		if x, ok := sel.X.(*ast.Ident); ok && x.Name == "os" {
+			switch sel.Sel.Name {
+			case "Getenv", "LookupEnv", "Environ", "Exit":
+				t.Errorf("%s uses os.%s", file, sel.Sel.Name)
+			}
+		}
+		return true
+	})
+}
+
+// TestPackageComments: a stranger opens a folder and is told what it is.
+func TestPackageComments(t *testing.T) {
+	t.Parallel()
+	for _, p := range packages(t) {
+		found := len(p.GoFiles)+len(p.CgoFiles) == 0
+		for _, name := range append(p.GoFiles, p.CgoFiles...) {
+			f, err := parser.ParseFile(token.NewFileSet(), filepath.Join(p.Dir, name), nil, parser.ParseComments|parser.PackageClauseOnly)
+			if err != nil {
+				t.Fatal(err)
+			}
+			found = found || f.Doc != nil
+		}
+		if !found {
+			t.Errorf("%s has no package comment", p.room())
+		}
+	}
+}

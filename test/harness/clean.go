@@ -1,0 +1,66 @@
+package harness
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// CheckClean checks that nothing of the home's cairn is left: no process of the program and none inside one of its root file systems, no
+// mount, and nothing in the store's folder of unfinished things. What is on its way out gets a few seconds.
+func (h *Home) CheckClean() {
+	h.t.Helper()
+	var left []string
+	for end := time.Now().Add(5 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		if left = h.Leftovers(); len(left) == 0 {
+			return
+		}
+		if time.Now().After(end) {
+			break
+		}
+	}
+	h.t.Errorf("left behind:\n%s", strings.Join(left, "\n"))
+}
+
+// Leftovers lists the processes, mounts and temporary files that are there now.
+func (h *Home) Leftovers() []string {
+	left := h.processes()
+	tmp, err := os.ReadDir(filepath.Join(h.Root, "tmp"))
+	if err != nil && !os.IsNotExist(err) {
+		left = append(left, err.Error())
+	}
+	for _, e := range tmp {
+		left = append(left, "temporary "+filepath.Join(h.Root, "tmp", e.Name()))
+	}
+	return left
+}
+
+// processes finds every process whose mounts show the home's store, and every one that is cairn working on it. A mount that is left in this
+// test's own namespace shows up as one of the test's process.
+func (h *Home) processes() []string {
+	var left []string
+	infos, _ := filepath.Glob("/proc/[0-9]*/mountinfo")
+	for _, info := range infos {
+		proc := filepath.Dir(info)
+		cmdline, _ := os.ReadFile(filepath.Join(proc, "cmdline"))
+		command := strings.TrimSpace(strings.ReplaceAll(string(cmdline), "\x00", " "))
+		mounts, _ := os.ReadFile(info)
+		for _, line := range strings.Split(string(mounts), "\n") {
+			if strings.Contains(line, h.Root) {
+				left = append(left, "mount in "+proc+" ("+command+"): "+line)
+			}
+		}
+		exe, _ := os.Readlink(filepath.Join(proc, "exe"))
+		if strings.Contains(exe, "cairn") && !strings.HasSuffix(exe, ".test") && h.owns(proc) {
+			left = append(left, "process "+proc+": "+command)
+		}
+	}
+	return left
+}
+
+// owns reports whether a process was started from the home.
+func (h *Home) owns(proc string) bool {
+	env, _ := os.ReadFile(filepath.Join(proc, "environ"))
+	return strings.Contains("\x00"+string(env), "\x00HOME="+h.Dir+"\x00")
+}
