@@ -25,7 +25,7 @@ func (h *Home) CheckClean() {
 
 // Leftovers lists the processes, mounts and temporary files that are there now.
 func (h *Home) Leftovers() []string {
-	left := h.processes()
+	left := h.Processes()
 	tmp, err := os.ReadDir(filepath.Join(h.Root, "tmp"))
 	if err != nil && !os.IsNotExist(err) {
 		left = append(left, err.Error())
@@ -36,9 +36,9 @@ func (h *Home) Leftovers() []string {
 	return left
 }
 
-// processes finds every process whose mounts show the home's store, and every one that is cairn working on it. A mount that is left in this
+// Processes finds every process whose mounts show the home's store, and every one that is cairn working on it. A mount that is left in this
 // test's own namespace shows up as one of the test's process.
-func (h *Home) processes() []string {
+func (h *Home) Processes() []string {
 	var left []string
 	infos, _ := filepath.Glob("/proc/[0-9]*/mountinfo")
 	for _, info := range infos {

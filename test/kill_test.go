@@ -1,0 +1,63 @@
+package test
+
+import (
+	"math/rand/v2"
+	"os"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/cairn-build/cairn/test/harness"
+)
+
+// TestKill ends builds with SIGKILL at random moments. The kernel must take away every mount and process, and the next build must
+// be right: the same image that an undisturbed store gives.
+func TestKill(t *testing.T) {
+	registry := harness.StartRegistry(t, harness.RegistryOptions{})
+	base := registry.Busybox(t)
+	const dockerfile = "\nRUN echo a > /a\nCOPY file /file\nRUN sleep 0.2; cp /bin/busybox /copy; (sleep 600 &) ; echo b > /b\nRUN cat /a /b /file > /sum; rm /copy\n"
+	harness.EachUser(t, func(t *testing.T, u harness.User) {
+		h := harness.NewHome(t, u)
+		h.Env = append(h.Env, "SOURCE_DATE_EPOCH=1700000000")
+		dir := h.Files(map[string]string{"Dockerfile": "FROM " + base + dockerfile, "file": "content\n"})
+		undisturbed := h.Root
+		h.Root = h.Path("reference")
+		start := time.Now()
+		want, _ := digestOf(t, h, "-t", "localhost/killed", dir)
+		whole := time.Since(start)
+		h.CheckClean()
+		h.Root = undisturbed
+
+		seed := uint64(time.Now().UnixNano())
+		t.Logf("seed %d, a whole build takes %v", seed, whole)
+		random := rand.New(rand.NewPCG(seed, 0))
+		for i := range 10 {
+			after := time.Duration(random.Int64N(int64(whole)))
+			cmd := h.CairnCommand("build", "--root", h.Root, "-t", "localhost/killed", "--no-cache", dir)
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			timer := time.AfterFunc(after, func() { _ = cmd.Process.Signal(syscall.SIGKILL) })
+			_ = cmd.Wait()
+			timer.Stop()
+			harness.WaitFor(t, 5*time.Second, "no mount and no process is left", func() bool { return len(h.Processes()) == 0 })
+			if i%3 == 2 {
+				got, _ := digestOf(t, h, "-t", "localhost/killed", dir)
+				if got != want {
+					t.Errorf("after the kill at %v the build gives %s, not %s", after, got, want)
+				}
+				h.CheckClean()
+			}
+		}
+		got, log := digestOf(t, h, "-t", "localhost/killed", "--no-cache", dir)
+		if got != want {
+			t.Errorf("the build after the kills gives %s, not %s:\n%s", got, want, log)
+		}
+		if out := h.Cairn("run", "--root", h.Root, "localhost/killed", "cat", "/sum").OK(t).Stdout; out != "a\nb\ncontent\n" {
+			t.Errorf("the image holds %q", out)
+		}
+		if _, err := os.Stat(h.Root); err != nil {
+			t.Error(err)
+		}
+	})
+}
