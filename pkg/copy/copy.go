@@ -1,0 +1,314 @@
+// Package copy turns COPY and ADD into the entries of a layer: trees of files in, entries out, without a mount and without a root filesystem.
+//
+//	sources ─ match ─► names ─ walk ─► files ─ place over the stage ─► what differs from the stage ─► layer.Item
+//
+// What is copied where, and with which owner and mode, is what BuildKit's file operations do (solver/llbsolver/file and
+// github.com/tonistiigi/fsutil/copy), so that a Dockerfile gives the same tree here and there. Where BuildKit would lose data in silence
+// (several files to one name, a --chown of a name nobody has) it is an error here.
+package copy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path"
+	"strings"
+	"time"
+
+	"github.com/cairn-build/cairn/pkg/layer"
+	"github.com/cairn-build/cairn/pkg/plan"
+)
+
+// Request is one COPY or ADD with its files at hand.
+type Request struct {
+	// Sources are copied in order.
+	Sources []Source
+	// Dest is absolute, with ".." resolved; it ends with "/" where the destination must be a directory.
+	Dest string
+	// Chown ("user[:group]", names or numbers) and Chmod (octal or symbolic) are "" where not given.
+	Chown, Chmod string
+	// Link makes a layer that does not depend on the stage, unless Chmod is given as well (as in BuildKit).
+	Link bool
+	// Parents keeps the directories that lead to a source, from its pivot "/./" on.
+	Parents bool
+	// Exclude are patterns, relative to each match, of what is not copied.
+	Exclude []string
+	// Stage is the root filesystem as it is before the step; nil is the empty one.
+	Stage layer.Tree
+	// Time is the mtime of what is created without one of its own.
+	Time time.Time
+	// TempDir is where archives are spooled while they are unpacked; "" is the system's.
+	TempDir string
+	// Limits bounds what archives unpack to.
+	Limits layer.Limits
+}
+
+// Source is one thing to copy.
+type Source struct {
+	Tree layer.Tree
+	// Path is a path or a pattern of path.Match in Tree, relative to its root whether it begins with "/" or not; ".." ends at the root.
+	Path string
+	// Plain says that Path is one name as it stands (a download, a git tree, an inline file): no pattern, and a symlink is copied as such.
+	Plain bool
+	// Literal says that Path is no pattern; apart from that it is treated as one that matches just this name.
+	Literal bool
+	// Unpack says that a file that is a tar archive, in any compression, is unpacked at the destination.
+	Unpack bool
+}
+
+// NewRequest is the request of a planned step. files is the tree of c.From; remote has, for each of c.Remote, the tree that was fetched and
+// the name in it ("." for a git repository).
+func NewRequest(c *plan.Copy, files layer.Tree, remote []Source) Request {
+	r := Request{Dest: c.Dest, Chown: c.Chown, Chmod: c.Chmod, Link: c.Link, Parents: c.Parents, Exclude: c.Exclude}
+	local, fetched := c.Add, false
+	if c.Unpack != nil {
+		local, fetched = *c.Unpack, *c.Unpack
+	}
+	for _, s := range c.Sources {
+		r.Sources = append(r.Sources, Source{Tree: files, Path: s, Unpack: local})
+	}
+	for i, s := range remote {
+		s.Plain = true
+		s.Unpack = fetched && i < len(c.Remote) && !c.Remote[i].Git
+		r.Sources = append(r.Sources, s)
+	}
+	for _, f := range c.Inline {
+		r.Sources = append(r.Sources, Source{Tree: inline{name: cleanName(f.Name), data: f.Data}, Path: f.Name, Plain: true})
+	}
+	return r
+}
+
+// Independent reports whether the result does not depend on the stage.
+func (r Request) Independent() bool { return r.Link && r.Chmod == "" }
+
+// Result is the content of the new layer. Close it when the layer has been written.
+type Result struct {
+	// Items are what differs from the stage and the directories that lead there, in no particular order. Nothing has been read of the
+	// files yet.
+	Items []layer.Item
+
+	spools []*spool
+}
+
+// Close removes what was spooled. It may be called twice.
+func (r *Result) Close() error {
+	var errs []error
+	for _, s := range r.spools {
+		errs = append(errs, s.close())
+	}
+	r.spools = nil
+	return errors.Join(errs...)
+}
+
+// Entries returns what the step adds to the stage.
+func Entries(ctx context.Context, r Request) (*Result, error) {
+	own, err := r.owner()
+	if err != nil {
+		return nil, err
+	}
+	md, err := parseMode(r.Chmod)
+	if err != nil {
+		return nil, err
+	}
+	stage := r.Stage
+	if r.Independent() {
+		stage = nil
+	}
+	c := &copier{req: r, owner: own, mode: md, up: newUpper(stage), res: &Result{}, written: map[string]string{}}
+	if err := c.run(ctx); err != nil {
+		_ = c.res.Close()
+		return nil, err
+	}
+	if c.res.Items, err = c.up.items(ctx); err != nil {
+		_ = c.res.Close()
+		return nil, err
+	}
+	return c.res, nil
+}
+
+// copier carries out one request over an upper.
+type copier struct {
+	req   Request
+	owner *owner
+	mode  mode
+	up    *upper
+	res   *Result
+	// written maps the files that a source put exactly at the destination to that source, to see when another would replace it.
+	written map[string]string
+}
+
+func (c *copier) run(ctx context.Context) error {
+	for i := range c.req.Sources {
+		s := &c.req.Sources[i]
+		ms, err := c.req.matches(s)
+		if err != nil {
+			return err
+		}
+		for _, m := range ms {
+			if err := c.match(ctx, s, m); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// match copies one name of a source.
+func (c *copier) match(ctx context.Context, s *Source, m match) error {
+	if s.Unpack && m.entry.Type == layer.File {
+		if ok, err := c.unpack(ctx, s, m); ok || err != nil {
+			return err
+		}
+	}
+	dst, err := c.prepare(s, m)
+	if err != nil {
+		return err
+	}
+	if m.entry.Type != layer.Dir {
+		if prev, ok := c.written[dst]; ok && prev != m.shown() {
+			return fmt.Errorf("copying %q: several sources need a destination that is a directory and ends with \"/\": %q would be "+
+				"replaced, which came from %q", m.shown(), "/"+dst, prev)
+		}
+		c.written[dst] = m.shown()
+	}
+	links := &linkGroup{key: m.shown() + "\x00" + dst}
+	return m.walk(ctx, func(f found) error { return c.place(f, dst, s.Tree, links) })
+}
+
+// prepare makes the directories that lead to the destination and returns the path that the match becomes.
+func (c *copier) prepare(s *Source, m match) (string, error) {
+	dest := cleanName(c.req.Dest)
+	first := dest
+	if !wantsDir(c.req.Dest) {
+		first = path.Dir(dest)
+	}
+	first, err := c.up.resolve(first)
+	if err != nil {
+		return "", err
+	}
+	if err := c.mkdirAll(first, c.mode.parents()); err != nil {
+		return "", err
+	}
+	dst, err := c.up.resolve(dest)
+	if err != nil {
+		return "", err
+	}
+	at, exists, err := c.up.lstat(dst)
+	if err != nil {
+		return "", err
+	}
+	isDir, contents := m.entry.Type == layer.Dir, !s.Plain
+	if exists && (isDir && !contents || !isDir && at.Type == layer.Dir) {
+		dst = path.Join(dst, path.Base(m.name))
+	}
+	target := path.Dir(dst)
+	if contents && isDir && !exists {
+		target = dst
+	}
+	return dst, c.mkdirAll(target, c.mode.parents())
+}
+
+// mkdirAll makes a directory and those above it, where missing, with the owner of --chown.
+func (c *copier) mkdirAll(name string, perm int64) error {
+	e, ok, err := c.up.lstat(name)
+	if err != nil {
+		return err
+	}
+	if ok {
+		if e.Type != layer.Dir {
+			return fmt.Errorf("creating the directory %q: not a directory", "/"+name)
+		}
+		return nil
+	}
+	if err := c.mkdirAll(path.Dir(name), perm); err != nil {
+		return err
+	}
+	e = layer.Entry{Path: name, Type: layer.Dir, Mode: perm, ModTime: c.req.Time}
+	c.owner.apply(&e)
+	c.up.put(&node{Item: layer.Item{Entry: e}})
+	return nil
+}
+
+// place puts what was found in a source below (or at) dst.
+func (c *copier) place(f found, dst string, t layer.Tree, links *linkGroup) error {
+	target := path.Join(dst, f.rel)
+	at, exists, err := c.up.lstat(target)
+	if err != nil {
+		return err
+	}
+	e := f.entry
+	e.Path = target
+	e.Xattrs = keptXattrs(e.Xattrs)
+	if e.ModTime.IsZero() {
+		e.ModTime = c.req.Time
+	}
+	if e.Type == layer.Dir {
+		return c.placeDir(f, e, at, exists)
+	}
+	if exists && at.Type == layer.Dir {
+		return fmt.Errorf("copying %q: cannot replace the directory %q with a file", f.name, "/"+target)
+	}
+	if e.Type == layer.Char && e.Devmajor == 0 && e.Devminor == 0 {
+		return fmt.Errorf("copying %q: a character device 0/0 stands for a removed file in layers", f.name)
+	}
+	c.owner.apply(&e)
+	c.mode.apply(&e)
+	n := &node{Item: layer.Item{Entry: e}}
+	if e.Type == layer.File {
+		n.digest = digestOf(t, f.name)
+		n.Open = opener(t, f.name)
+		if n.link, err = links.of(t, f.name); err != nil {
+			return err
+		}
+	}
+	c.up.put(n)
+	return nil
+}
+
+func (c *copier) placeDir(f found, e, at layer.Entry, exists bool) error {
+	if exists && at.Type != layer.Dir {
+		return fmt.Errorf("copying %q: cannot copy to non-directory: %q", f.name, "/"+e.Path)
+	}
+	switch {
+	case exists && f.rel == "":
+		// The destination itself keeps its owner and mode; only its time becomes the source's.
+		at.ModTime = e.ModTime
+		e = at
+	case exists && f.late:
+		at.Mode = e.Mode
+		e = at
+	default:
+		c.owner.apply(&e)
+		c.mode.apply(&e)
+	}
+	e.Opaque = false
+	if e.Path != "." {
+		c.up.put(&node{Item: layer.Item{Entry: e}})
+	}
+	return nil
+}
+
+// wantsDir reports whether a destination says that it is a directory.
+func wantsDir(dest string) bool {
+	return dest == "" || strings.HasSuffix(dest, "/") || strings.HasSuffix(dest, "/.") || dest == "."
+}
+
+// cleanName makes a name of a Tree from a path: relative and clean, never above the root.
+func cleanName(p string) string {
+	p = strings.TrimPrefix(path.Clean("/"+p), "/")
+	if p == "" {
+		return "."
+	}
+	return p
+}
+
+// keptXattrs are the extended attributes that belong into a layer: file capabilities. Others depend on the machine the context is on
+// (security.selinux, user.*), and BuildKit's layers do not hold them either.
+func keptXattrs(all map[string]string) map[string]string {
+	if v, ok := all[capabilityXattr]; ok {
+		return map[string]string{capabilityXattr: v}
+	}
+	return nil
+}
+
+const capabilityXattr = "security.capability"

@@ -1,0 +1,129 @@
+package copy
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"path"
+	"runtime"
+	"strconv"
+
+	"github.com/cairn-build/cairn/pkg/layer"
+	"github.com/opencontainers/go-digest"
+	"golang.org/x/sync/errgroup"
+)
+
+// record is what one copied name adds to the content key.
+type record struct {
+	rel    string
+	entry  layer.Entry
+	tree   layer.Tree
+	name   string
+	digest digest.Digest
+}
+
+// Digest returns the content key of what would be copied: names relative to each match, types, modes and owners as they will be in the
+// layer, link targets, capabilities and contents. Times are no part of it, nor where in the source the files lie, so a fresh checkout of the
+// same files has the same key. The destination is not looked at, only /etc/passwd and /etc/group where --chown has a name.
+func Digest(ctx context.Context, r Request) (digest.Digest, error) {
+	own, err := r.owner()
+	if err != nil {
+		return "", err
+	}
+	md, err := parseMode(r.Chmod)
+	if err != nil {
+		return "", err
+	}
+	recs, err := r.records(ctx)
+	if err != nil {
+		return "", err
+	}
+	if err := digestFiles(ctx, recs); err != nil {
+		return "", err
+	}
+	d := digest.Canonical.Digester()
+	var buf []byte
+	for i := range recs {
+		e := &recs[i].entry
+		own.apply(e)
+		md.apply(e)
+		buf = recs[i].append(buf[:0])
+		if _, err := d.Hash().Write(buf); err != nil {
+			return "", err
+		}
+	}
+	return d.Digest(), nil
+}
+
+// append encodes a record, each field with its length before it.
+func (rec *record) append(b []byte) []byte {
+	e := rec.entry
+	for _, f := range []string{rec.rel, string(rune(e.Type)), strconv.FormatInt(e.Mode, 8), strconv.Itoa(e.UID), strconv.Itoa(e.GID),
+		e.Linkname, strconv.FormatInt(e.Devmajor, 10), strconv.FormatInt(e.Devminor, 10), e.Xattrs[capabilityXattr], string(rec.digest)} {
+		b = binary.AppendUvarint(b, uint64(len(f)))
+		b = append(b, f...)
+	}
+	return b
+}
+
+func (r Request) records(ctx context.Context) ([]record, error) {
+	var recs []record
+	for i := range r.Sources {
+		s := &r.Sources[i]
+		ms, err := r.matches(s)
+		if err != nil {
+			return nil, err
+		}
+		// Where one source ends and the next begins belongs to the key.
+		recs = append(recs, record{rel: strconv.Itoa(len(ms)), entry: layer.Entry{Mode: boolBit(s.Plain) | boolBit(s.Unpack)<<1}})
+		for _, m := range ms {
+			err := m.walk(ctx, func(f found) error {
+				rel := f.rel
+				if rel == "" {
+					if f.entry.Type == layer.Dir && !s.Plain {
+						f.entry = layer.Entry{Type: layer.Dir}
+					} else {
+						rel = path.Base(m.name)
+					}
+				}
+				recs = append(recs, record{rel: rel, entry: f.entry, tree: s.Tree, name: f.name})
+				return nil
+			})
+			if err != nil {
+				return nil, err
+			}
+		}
+	}
+	return recs, nil
+}
+
+// digestFiles fills in the digests of the files, several at once.
+func digestFiles(ctx context.Context, recs []record) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(max(2, runtime.GOMAXPROCS(0)))
+	for i := range recs {
+		rec := &recs[i]
+		if rec.entry.Type != layer.File || rec.tree == nil {
+			continue
+		}
+		if err := ctx.Err(); err != nil {
+			break
+		}
+		g.Go(func() error {
+			d, err := rec.tree.Digest(rec.name)
+			if err != nil {
+				return fmt.Errorf("reading %q: %w", "/"+rec.name, err)
+			}
+			rec.digest = d
+			return nil
+		})
+	}
+	return g.Wait()
+}
+
+func boolBit(b bool) int64 {
+	if b {
+		return 1
+	}
+	return 0
+}
