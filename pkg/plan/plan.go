@@ -20,7 +20,11 @@ type Options struct {
 	Target string
 	// Platform is the one to build for; BuildPlatform is this machine's.
 	Platform, BuildPlatform ocispec.Platform
-	// BuildArgs are the --build-arg values. A nil value means: taken from nowhere, as if not given.
+	// ImplicitPlatform is set where nobody asked for Platform: the image then is of the platform of its base.
+	ImplicitPlatform bool
+	// MultiPlatform is set where there are plans for other platforms too: the names of steps then say which this is.
+	MultiPlatform bool
+	// BuildArgs are the --build-arg values.
 	BuildArgs map[string]string
 	// Labels are added to the target's config.
 	Labels map[string]string
@@ -32,8 +36,27 @@ type Options struct {
 	AllowHostNetwork, AllowInsecure bool
 	// Epoch is SOURCE_DATE_EPOCH in seconds, nil if not set.
 	Epoch *int64
+	// EpochOf answers the time of a source, in seconds, for a SOURCE_DATE_EPOCH that names one; nil is no time. EpochOf itself may be nil
+	// where such values are to be errors.
+	EpochOf func(context.Context, EpochSource) (*int64, error)
 	// Images answers what a base image is.
 	Images ImageResolver
+	// IgnorePatterns are those of the main context's .dockerignore, for the check CopyIgnoredFile.
+	IgnorePatterns []string
+	// NoCache marks all steps as not to be answered from the cache, NoCacheStages those of the stages it names.
+	NoCache       bool
+	NoCacheStages []string
+	// CacheNamespace is put before the ids of cache mounts (BUILDKIT_CACHE_MOUNT_NS in BuildArgs does the same).
+	CacheNamespace string
+	// AllStages plans every stage, not only those the target needs, as the checks want it.
+	AllStages bool
+}
+
+// EpochSource is what a SOURCE_DATE_EPOCH names whose value is no number: a context ("context" or a named one), or the remote source that
+// a stage consists of. One field is set.
+type EpochSource struct {
+	Context *Context
+	Remote  *Remote
 }
 
 // ImageResolver finds out what image a reference names for a platform. It is safe for concurrent use.
@@ -65,6 +88,8 @@ type Plan struct {
 	Warnings []dockerfile.Warning
 	// UnusedArgs are the build arguments nobody declared, sorted.
 	UnusedArgs []string
+	// Epoch is SOURCE_DATE_EPOCH in seconds: that of the options, a build argument, or an ARG before the first FROM. Nil if not set.
+	Epoch *int64
 }
 
 // Target is the stage the plan ends in.
