@@ -126,10 +126,10 @@ func (h *host) send(ctx context.Context, rt call, auth string) (*http.Response, 
 	}
 	resp, err := h.c.http.Do(req)
 	if err != nil {
-		dog.stop()
 		if cause := context.Cause(ctx); cause != nil {
 			err = &url.Error{Op: rt.method, URL: u.String(), Err: cause}
 		}
+		dog.stop()
 		return nil, err
 	}
 	dog.rest()

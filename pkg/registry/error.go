@@ -147,10 +147,12 @@ func (h *host) broken(op, ref string, err error) error {
 	return e
 }
 
+func isNoTLS(err error) bool { return strings.Contains(err.Error(), "HTTP response to HTTPS client") }
+
 func (h *host) networkHint(err error) string {
 	msg := err.Error()
 	switch {
-	case strings.Contains(msg, "HTTP response to HTTPS client"), errors.Is(err, errPlainHTTP):
+	case isNoTLS(err), errors.Is(err, errPlainHTTP):
 		return fmt.Sprintf("for plain HTTP name the host with --insecure-registry %s", h.name)
 	case strings.Contains(msg, "x509: certificate signed by unknown authority"), strings.Contains(msg, "x509: certificate is not trusted"):
 		return "give its CA with --registry-ca FILE"
@@ -160,8 +162,14 @@ func (h *host) networkHint(err error) string {
 
 // pingError translates what go-containerregistry returned from a ping or a token request.
 func (h *host) pingError(op, ref string, p *pinned, err error) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	te := new(transport.Error)
 	if !errors.As(err, &te) {
+		// Where both schemes may be spoken and the host does not know TLS, the other error is the one that says something.
+		if p.plainErr != nil && isNoTLS(err) {
+			err = p.plainErr
+		}
 		return h.broken(op, ref, err)
 	}
 	e := &Error{Op: op, Ref: ref, Host: h.name, Status: te.StatusCode, Hint: h.hint(te.StatusCode)}

@@ -152,7 +152,7 @@ func networkError(err error) error {
 	switch {
 	case errors.Is(err, context.Canceled), errors.Is(err, errPlainHTTP), errors.Is(err, errPrivate), errors.Is(err, syscall.ECONNREFUSED),
 		errors.As(err, &cert), errors.As(err, &rec), errors.As(err, new(x509.UnknownAuthorityError)),
-		errors.As(err, &dns) && dns.IsNotFound, strings.Contains(err.Error(), "HTTP response to HTTPS client"):
+		errors.As(err, &dns) && dns.IsNotFound, isNoTLS(err):
 		return err
 	case errors.Is(err, errIdle), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET),
 		errors.Is(err, syscall.EPIPE), errors.Is(err, net.ErrClosed), errors.As(err, new(net.Error)), errors.As(err, &dns):

@@ -146,8 +146,10 @@ func checkRedirect(req *http.Request, via []*http.Request) error {
 type pinned struct {
 	inner http.RoundTripper
 	host  string
-	// retryAfter is the header of the last answer.
-	retryAfter string
+
+	mu         sync.Mutex // a ping asks by both schemes at once
+	retryAfter string     // the header of the last answer
+	plainErr   error      // what the last request by plain HTTP ended in
 }
 
 func (p *pinned) RoundTrip(req *http.Request) (*http.Response, error) {
@@ -155,8 +157,13 @@ func (p *pinned) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, fmt.Errorf("%s redirects to %s, which is not followed here", p.host, clean(req.URL.Host))
 	}
 	resp, err := p.inner.RoundTrip(req)
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	if resp != nil {
 		p.retryAfter = resp.Header.Get("Retry-After")
+	}
+	if req.URL.Scheme == "http" && !errors.Is(err, errPlainHTTP) {
+		p.plainErr = err
 	}
 	return resp, err
 }
