@@ -79,11 +79,16 @@ func Parse(name string, data []byte, opts Options) (*File, error) {
 		}
 	}
 	stages, _, err := instructions.Parse(f.ast, c.lint)
-	if err != nil {
-		return nil, f.located(err)
+	if err == nil && len(stages) == 0 {
+		err = errors.New("dockerfile contains no stages to build")
 	}
-	if len(stages) == 0 {
-		return nil, f.ErrorAt(Location{}, errors.New("dockerfile contains no stages to build"))
+	if err != nil {
+		err = f.located(err)
+		var placed *Error
+		if errors.As(err, &placed) {
+			placed.Warnings = c.Warnings()
+		}
+		return nil, err
 	}
 	c.stageNames(stages)
 	c.casing(stages)

@@ -18,6 +18,8 @@ type Error struct {
 	Err         error
 	// Hint is what may help, "" if nothing is known.
 	Hint string
+	// Warnings are what the checks found before a file proved to be unreadable.
+	Warnings []Warning
 }
 
 // Error is one line: the place, what is wrong and the hint.
@@ -93,7 +95,7 @@ func (f *File) ErrorAt(loc Location, err error) error {
 	var h *hinted
 	if errors.As(err, &h) {
 		e.Hint = h.hint
-		e.Err = fmt.Errorf("%w", withoutHint{err, " (" + h.hint + ")"})
+		e.Err = withoutHint{err, " (" + h.hint + ")"}
 	} else if text, match, ok := strings.Cut(err.Error(), " (did you mean "); ok && strings.HasSuffix(match, "?)") {
 		e.Hint = "did you mean " + strings.TrimSuffix(match, ")")
 		e.Err = withoutHint{err, err.Error()[len(text):]}

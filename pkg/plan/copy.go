@@ -69,6 +69,13 @@ func (s *stage) add(c *dockerfile.AddCommand, checks *dockerfile.Checks) error {
 			plan.Sources = append(plan.Sources, src)
 		}
 	}
+	for _, r := range plan.Remote {
+		if check := s.p.opts.CheckRemote; check != nil {
+			if err := check(r); err != nil {
+				return err
+			}
+		}
+	}
 	return s.finishCopy(c, plan, &c.SourcesAndDest)
 }
 

@@ -25,10 +25,11 @@ func New(ctx context.Context, file *dockerfile.File, opts Options) (*Plan, error
 	return plan, p.checks.Err()
 }
 
-// Check plans a Dockerfile for the sake of the checks: all stages, unless there is a target. The error is what makes a plan impossible; the
-// warnings found until then are returned all the same.
+// Check plans a Dockerfile for the sake of the checks: all stages, unless there is a target, and for this machine's platform, as BuildKit
+// does. The error is what makes a plan impossible; the warnings found until then are returned all the same.
 func Check(ctx context.Context, file *dockerfile.File, opts Options) ([]dockerfile.Warning, error) {
 	opts.AllStages = opts.AllStages || opts.Target == ""
+	opts.Platform, opts.ImplicitPlatform = opts.BuildPlatform, true
 	p := newPlanner(file, opts)
 	_, err := p.plan(ctx)
 	if err == nil {

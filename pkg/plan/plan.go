@@ -41,6 +41,9 @@ type Options struct {
 	EpochOf func(context.Context, EpochSource) (*int64, error)
 	// Images answers what a base image is.
 	Images ImageResolver
+	// CheckRemote says what is wrong with the URL of an ADD, so that it is known with its line before anything is done. It may be nil: then
+	// who fetches the URL finds out.
+	CheckRemote func(Remote) error
 	// IgnorePatterns are those of the main context's .dockerignore, for the check CopyIgnoredFile.
 	IgnorePatterns []string
 	// NoCache marks all steps as not to be answered from the cache, NoCacheStages those of the stages it names.
