@@ -1,0 +1,512 @@
+package source
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/cairn-build/cairn/pkg/layer"
+	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
+)
+
+// FileStat is what a file's content is remembered by: when all of it is unchanged, so is the content. Times are in nanoseconds.
+type FileStat struct {
+	Dev, Ino     uint64
+	Size         int64
+	Mtime, Ctime int64
+}
+
+// Digests remembers the digests of files across builds. It is safe for concurrent use.
+type Digests interface {
+	// Get returns the digest of the file at an absolute path, if it was put with the same stat.
+	Get(path string, st FileStat) (digest.Digest, bool)
+	Put(path string, st FileStat, d digest.Digest)
+}
+
+// dirTree shows a directory as a tree. Every name is opened from the directory's descriptor without following a symlink, so nothing outside
+// can be reached whatever the directory contains or becomes. What has been seen once stays as it was: a file that changes afterwards is an
+// error when it is read.
+type dirTree struct {
+	path    string // absolute
+	root    *os.File
+	ignore  *Ignore
+	digests Digests
+	// normal gives files and directories the modes of a git checkout, 0644 and 0755.
+	normal bool
+
+	mu    sync.Mutex
+	nodes map[string]*dirNode // by name
+}
+
+// dirNode is one name of the directory, ignored or not.
+type dirNode struct {
+	entry   layer.Entry
+	stat    FileStat
+	links   uint64
+	verdict int // of the ignore file
+	// children are all there are, by name, once listed.
+	listed   bool
+	children []*dirNode
+	// shown is, for an ignored directory, whether something below is not: 0 unknown, 1 yes, -1 no.
+	shown int
+}
+
+func newDirTree(dir string, ig *Ignore, digests Digests) (*dirTree, error) {
+	abs, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, err
+	}
+	f, err := os.OpenFile(abs, os.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	t := &dirTree{path: abs, root: f, ignore: ig, digests: digests, nodes: map[string]*dirNode{}}
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		_ = f.Close()
+		return nil, &fs.PathError{Op: "stat", Path: abs, Err: err}
+	}
+	root := t.node(".", &st, "")
+	root.verdict = none
+	t.nodes["."] = root
+	return t, nil
+}
+
+func (t *dirTree) Close() error { return t.root.Close() }
+
+// open opens a name below the root; no component may be a symlink.
+func (t *dirTree) open(name string, flags int) (*os.File, error) {
+	fd, err := openBeneath(int(t.root.Fd()), name, flags|unix.O_CLOEXEC|unix.O_NOFOLLOW|unix.O_NOCTTY)
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: name, Err: err}
+	}
+	return os.NewFile(uintptr(fd), name), nil
+}
+
+func openBeneath(root int, name string, flags int) (int, error) {
+	how := unix.OpenHow{Flags: uint64(flags), Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS}
+	fd, err := retry(func() (int, error) { return unix.Openat2(root, name, &how) })
+	if !errors.Is(err, unix.ENOSYS) && !errors.Is(err, unix.EPERM) {
+		return fd, err
+	}
+	// Before Linux 5.6, or where a seccomp filter does not know the call: one component at a time.
+	parts := strings.Split(name, "/")
+	dir := root
+	for i, p := range parts {
+		if p == ".." {
+			return -1, unix.EXDEV
+		}
+		f := flags
+		if i < len(parts)-1 {
+			f = unix.O_PATH | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC
+		}
+		fd, err = retry(func() (int, error) { return unix.Openat(dir, p, f, 0) })
+		if dir != root {
+			_ = unix.Close(dir)
+		}
+		if err != nil {
+			return -1, err
+		}
+		dir = fd
+	}
+	return fd, nil
+}
+
+func retry(f func() (int, error)) (int, error) {
+	for {
+		n, err := f()
+		if !errors.Is(err, unix.EINTR) && !errors.Is(err, unix.EAGAIN) {
+			return n, err
+		}
+	}
+}
+
+// Lstat implements layer.Tree.
+func (t *dirTree) Lstat(name string) (layer.Entry, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	n, err := t.lookup(name)
+	if err != nil {
+		return layer.Entry{}, err
+	}
+	if ok, err := t.visible(n); err != nil || !ok {
+		return layer.Entry{}, cmp.Or(err, notExist("lstat", name))
+	}
+	return n.entry, nil
+}
+
+func notExist(op, name string) error { return &fs.PathError{Op: op, Path: name, Err: fs.ErrNotExist} }
+
+// lookup returns the node of a name, ignored or not.
+func (t *dirTree) lookup(name string) (*dirNode, error) {
+	if n, ok := t.nodes[name]; ok {
+		return n, nil
+	}
+	if !fs.ValidPath(name) {
+		return nil, &fs.PathError{Op: "lstat", Path: name, Err: fs.ErrInvalid}
+	}
+	parent, err := t.lookup(path.Dir(name))
+	if err != nil {
+		return nil, err
+	}
+	if parent.entry.Type != layer.Dir || parent.listed {
+		return nil, notExist("lstat", name)
+	}
+	d, err := t.open(path.Dir(name), unix.O_PATH|unix.O_DIRECTORY)
+	if err != nil {
+		return nil, err
+	}
+	defer d.Close()
+	return t.stat(d, parent, path.Base(name))
+}
+
+// ReadDir implements layer.Tree.
+func (t *dirTree) ReadDir(name string) ([]layer.Entry, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	n, err := t.lookup(name)
+	if err != nil {
+		return nil, err
+	}
+	if err := t.list(n); err != nil {
+		return nil, err
+	}
+	entries := make([]layer.Entry, 0, len(n.children))
+	for _, c := range n.children {
+		ok, err := t.visible(c)
+		if err != nil {
+			return nil, err
+		}
+		if ok {
+			entries = append(entries, c.entry)
+		}
+	}
+	return entries, nil
+}
+
+// list fills in the children of a directory.
+func (t *dirTree) list(n *dirNode) error {
+	if n.listed {
+		return nil
+	}
+	if n.entry.Type != layer.Dir {
+		return &fs.PathError{Op: "readdir", Path: n.entry.Path, Err: syscall.ENOTDIR}
+	}
+	d, err := t.open(n.entry.Path, unix.O_RDONLY|unix.O_DIRECTORY)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	names, err := d.Readdirnames(-1)
+	if err != nil {
+		return err
+	}
+	slices.Sort(names)
+	for _, base := range names {
+		c, ok := t.nodes[path.Join(n.entry.Path, base)]
+		if !ok {
+			if c, err = t.stat(d, n, base); errors.Is(err, fs.ErrNotExist) {
+				continue // a socket, or removed meanwhile
+			}
+			if err != nil {
+				return err
+			}
+		}
+		n.children = append(n.children, c)
+	}
+	n.listed = true
+	return nil
+}
+
+// stat makes the node of a name in the directory d.
+func (t *dirTree) stat(d *os.File, parent *dirNode, base string) (*dirNode, error) {
+	name := path.Join(parent.entry.Path, base)
+	verdict := none
+	if t.ignore != nil {
+		verdict = t.ignore.decide(name, parent.verdict)
+	}
+	var st unix.Stat_t
+	if err := unix.Fstatat(int(d.Fd()), base, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return nil, &fs.PathError{Op: "lstat", Path: name, Err: err}
+	}
+	var link string
+	if st.Mode&unix.S_IFMT == unix.S_IFLNK {
+		var err error
+		if link, err = readlinkat(int(d.Fd()), base); err != nil {
+			return nil, &fs.PathError{Op: "readlink", Path: name, Err: err}
+		}
+	}
+	n := t.node(name, &st, link)
+	if n == nil {
+		return nil, notExist("lstat", name)
+	}
+	n.verdict = verdict
+	if n.entry.Type == layer.File && !t.normal {
+		n.entry.Xattrs = capability(d, base)
+	}
+	t.nodes[name] = n
+	return n, nil
+}
+
+// node makes a node of a stat; nil for a socket, which no layer can hold. Everything belongs to root, as in BuildKit's contexts.
+func (t *dirTree) node(name string, st *unix.Stat_t, link string) *dirNode {
+	n := &dirNode{
+		entry: layer.Entry{Path: name, Mode: int64(st.Mode & 0o7777), ModTime: time.Unix(st.Mtim.Unix()), Linkname: link},
+		stat:  FileStat{Dev: uint64(st.Dev), Ino: st.Ino, Size: st.Size, Mtime: st.Mtim.Nano(), Ctime: st.Ctim.Nano()}, //nolint:unconvert // differs by architecture
+		links: uint64(st.Nlink),                                                                                        //nolint:unconvert // the same
+	}
+	e := &n.entry
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFREG:
+		e.Type, e.Size = layer.File, st.Size
+	case unix.S_IFDIR:
+		e.Type = layer.Dir
+	case unix.S_IFLNK:
+		e.Type, e.Mode = layer.Symlink, 0o777
+	case unix.S_IFIFO:
+		e.Type = layer.Fifo
+	case unix.S_IFCHR:
+		e.Type = layer.Char
+	case unix.S_IFBLK:
+		e.Type = layer.Block
+	default:
+		return nil
+	}
+	if e.Type == layer.Char || e.Type == layer.Block {
+		e.Devmajor, e.Devminor = int64(unix.Major(uint64(st.Rdev))), int64(unix.Minor(uint64(st.Rdev))) //nolint:unconvert // differs by architecture
+	}
+	if t.normal {
+		switch {
+		case e.Type == layer.Dir, e.Type == layer.File && e.Mode&0o111 != 0:
+			e.Mode = 0o755
+		case e.Type == layer.File:
+			e.Mode = 0o644
+		}
+	}
+	return n
+}
+
+func readlinkat(dir int, base string) (string, error) {
+	for size := 256; ; size *= 2 {
+		buf := make([]byte, size)
+		n, err := unix.Readlinkat(dir, base, buf)
+		if err != nil {
+			return "", err
+		}
+		if n < size {
+			return string(buf[:n]), nil
+		}
+	}
+}
+
+// capability reads the one extended attribute that layers keep. Where it cannot be read there is none.
+func capability(d *os.File, base string) map[string]string {
+	const attr = "security.capability"
+	var buf [64]byte
+	n, err := unix.Lgetxattr("/proc/self/fd/"+strconv.Itoa(int(d.Fd()))+"/"+base, attr, buf[:])
+	if err != nil {
+		return nil
+	}
+	return map[string]string{attr: string(buf[:n])}
+}
+
+// visible reports whether a node is not ignored, or leads to something that is not.
+func (t *dirTree) visible(n *dirNode) (bool, error) {
+	if t.ignore == nil || !t.ignore.ignores(n.verdict) {
+		return true, nil
+	}
+	if n.entry.Type != layer.Dir || !t.ignore.hasExcept {
+		return false, nil
+	}
+	if n.shown == 0 {
+		n.shown = -1
+		ok, err := t.leads(n)
+		if err != nil {
+			n.shown = 0
+			return false, err
+		}
+		if ok {
+			n.shown = 1
+		}
+	}
+	return n.shown > 0, nil
+}
+
+// leads reports whether something in an ignored directory is visible.
+func (t *dirTree) leads(n *dirNode) (bool, error) {
+	if !t.ignore.mayInclude(n.entry.Path) {
+		return false, nil
+	}
+	if err := t.list(n); err != nil {
+		if errors.Is(err, fs.ErrPermission) {
+			return false, nil // it was to be ignored
+		}
+		return false, err
+	}
+	for _, c := range n.children {
+		if ok, err := t.visible(c); ok || err != nil {
+			return ok, err
+		}
+	}
+	return false, nil
+}
+
+// Ignored reports whether the ignore file hides a name that is there.
+func (t *dirTree) Ignored(name string) (by string, ok bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.ignore == nil {
+		return "", false
+	}
+	n, err := t.lookup(name)
+	if err != nil || !t.ignore.ignores(n.verdict) {
+		return "", false
+	}
+	return t.ignore.name, true
+}
+
+// Open implements layer.Tree. The content read is that of the file as it was first seen, or reading fails.
+func (t *dirTree) Open(name string) (io.ReadCloser, error) {
+	_, f, err := t.openFile(name)
+	if err != nil {
+		return nil, err
+	}
+	return f, nil
+}
+
+func (t *dirTree) openFile(name string) (*dirNode, *checkedFile, error) {
+	t.mu.Lock()
+	n, err := t.lookup(name)
+	var ok bool
+	if err == nil {
+		ok, err = t.visible(n)
+	}
+	t.mu.Unlock()
+	if err != nil {
+		return nil, nil, err
+	}
+	if !ok {
+		return nil, nil, notExist("open", name)
+	}
+	if n.entry.Type != layer.File {
+		return nil, nil, &fs.PathError{Op: "open", Path: name, Err: errors.New("not a regular file")}
+	}
+	// Without O_NONBLOCK a FIFO that took the file's place would hang the build.
+	f, err := t.open(name, unix.O_RDONLY|unix.O_NONBLOCK)
+	if err != nil {
+		return nil, nil, err
+	}
+	c := &checkedFile{File: f, name: name, want: n.stat}
+	if err := c.check(); err != nil {
+		_ = f.Close()
+		return nil, nil, err
+	}
+	return n, c, nil
+}
+
+// checkedFile reports at its end when the file is not the one that was seen.
+type checkedFile struct {
+	*os.File
+	name string
+	want FileStat
+}
+
+// Read hides io.EOF behind a last look at the file.
+func (c *checkedFile) Read(p []byte) (int, error) {
+	n, err := c.File.Read(p)
+	if err == io.EOF {
+		if cerr := c.check(); cerr != nil {
+			return n, cerr
+		}
+	}
+	return n, err
+}
+
+// WriteTo keeps io.Copy from going around Read.
+func (c *checkedFile) WriteTo(w io.Writer) (int64, error) {
+	return io.CopyBuffer(struct{ io.Writer }{w}, struct{ io.Reader }{c}, make([]byte, 128<<10))
+}
+
+func (c *checkedFile) check() error {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(c.File.Fd()), &st); err != nil {
+		return &fs.PathError{Op: "stat", Path: c.name, Err: err}
+	}
+	got := FileStat{Dev: uint64(st.Dev), Ino: st.Ino, Size: st.Size, Mtime: st.Mtim.Nano(), Ctime: st.Ctim.Nano()} //nolint:unconvert // differs by architecture
+	if st.Mode&unix.S_IFMT != unix.S_IFREG || got != c.want {
+		return fmt.Errorf("reading %s: it changed while it was being used", c.name)
+	}
+	return nil
+}
+
+// Digest implements layer.Tree.
+func (t *dirTree) Digest(name string) (digest.Digest, error) {
+	t.mu.Lock()
+	n, err := t.lookup(name)
+	if err == nil && n.entry.Digest != "" {
+		d := n.entry.Digest
+		t.mu.Unlock()
+		return d, nil
+	}
+	t.mu.Unlock()
+	if err != nil {
+		return "", err
+	}
+	full := filepath.Join(t.path, filepath.FromSlash(name))
+	if t.digests != nil && n.entry.Type == layer.File {
+		if d, ok := t.digests.Get(full, n.stat); ok {
+			t.remember(n, d)
+			return d, nil
+		}
+	}
+	n, f, err := t.openFile(name)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	h := digest.Canonical.Digester()
+	if _, err := f.WriteTo(h.Hash()); err != nil {
+		return "", err
+	}
+	d := h.Digest()
+	t.remember(n, d)
+	// A file changed a moment ago may change again without its times telling.
+	if now := time.Now().UnixNano(); t.digests != nil && now-max(n.stat.Mtime, n.stat.Ctime) > int64(2*time.Second) {
+		t.digests.Put(full, n.stat, d)
+	}
+	return d, nil
+}
+
+func (t *dirTree) remember(n *dirNode, d digest.Digest) {
+	t.mu.Lock()
+	n.entry.Digest = d
+	t.mu.Unlock()
+}
+
+// LinkID implements layer.Tree.
+func (t *dirTree) LinkID(name string) (string, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	n, err := t.lookup(name)
+	if err != nil {
+		return "", err
+	}
+	if n.entry.Type != layer.File || n.links < 2 {
+		return "", nil
+	}
+	return strconv.FormatUint(n.stat.Dev, 36) + ":" + strconv.FormatUint(n.stat.Ino, 36), nil
+}
+
+var _ layer.Tree = (*dirTree)(nil)
