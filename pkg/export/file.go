@@ -1,0 +1,111 @@
+package export
+
+import (
+	"bufio"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/term"
+)
+
+// WriteFile writes data to a file as outputs are written: the file has the old content or the new one, never part of it.
+func WriteFile(path string, data []byte) error {
+	return replaceFile(path, func(w io.Writer) error {
+		_, err := w.Write(data)
+		return err
+	})
+}
+
+// replaceFile lets fill write a file beside path, which takes its place when it is complete and durable. A path that exists and is no regular file
+// (/dev/null, a named pipe) is written to.
+func replaceFile(path string, fill func(io.Writer) error) (err error) {
+	mode := fs.FileMode(0o666) // less the umask
+	switch fi, err := os.Stat(path); {
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil:
+		return fmt.Errorf("writing %s: %w", path, err)
+	case fi.IsDir():
+		return fmt.Errorf("writing %s: it is a directory", path)
+	case !fi.Mode().IsRegular():
+		return writeSpecial(path, fill)
+	default:
+		mode = fi.Mode().Perm()
+		// A symlink stays one: what it points to is replaced.
+		if path, err = filepath.EvalSymlinks(path); err != nil {
+			return err
+		}
+	}
+	tmp := fmt.Sprintf("%s/.%s.%s", filepath.Dir(path), cutName(filepath.Base(path)), rand.Text()[:8])
+	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
+	if err != nil {
+		return fmt.Errorf("writing %s: %w", path, err)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, ignoreClosed(f.Close()), os.Remove(tmp))
+		}
+	}()
+	b := bufio.NewWriterSize(f, 1<<20)
+	if err := fill(b); err != nil {
+		return err
+	}
+	if err := errors.Join(b.Flush(), f.Sync(), f.Close()); err != nil {
+		return fmt.Errorf("writing %s: %w", path, err)
+	}
+	return os.Rename(tmp, path)
+}
+
+// cutName leaves room in a file name for what the temporary name adds.
+func cutName(s string) string {
+	return s[:min(len(s), 200)]
+}
+
+func ignoreClosed(err error) error {
+	if errors.Is(err, fs.ErrClosed) {
+		return nil
+	}
+	return err
+}
+
+func writeSpecial(path string, fill func(io.Writer) error) error {
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		return fmt.Errorf("writing %s: %w", path, err)
+	}
+	return errors.Join(fill(f), f.Close())
+}
+
+// isTerminal reports whether w is one.
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(interface{ Fd() uintptr })
+	return ok && term.IsTerminal(int(f.Fd()))
+}
+
+// replaceIn is replaceFile inside root.
+func replaceIn(root *os.Root, name string, fill func(io.Writer) error) (err error) {
+	tmp := filepath.Dir(name) + "/" + tempName()
+	f, err := root.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, ignoreClosed(f.Close()), root.Remove(tmp))
+		}
+	}()
+	b := bufio.NewWriterSize(f, 256<<10)
+	if err := fill(b); err != nil {
+		return err
+	}
+	if err := errors.Join(b.Flush(), f.Sync(), f.Close()); err != nil {
+		return fmt.Errorf("writing %s: %w", name, err)
+	}
+	return root.Rename(tmp, name)
+}
+
+func tempName() string { return ".cairn-" + rand.Text() }

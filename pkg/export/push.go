@@ -1,0 +1,156 @@
+package export
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+
+	"github.com/cairn-build/cairn/pkg/image"
+	"github.com/cairn-build/cairn/pkg/registry"
+	"github.com/distribution/reference"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
+)
+
+// parallelPushes is how many blobs of one repository are on their way at once.
+const parallelPushes = 5
+
+// push sends an image under all names. A repository gets each blob once, whatever the number of its tags; a blob that another repository of the same
+// registry has is mounted from there. Manifests go last, so that an image can be seen only when it is whole.
+func (e *exporter) push(ctx context.Context, set image.Set, names []string) error {
+	repos, refs, err := e.byRepository(set, names)
+	if err != nil {
+		return err
+	}
+	for i, repo := range repos {
+		if err := e.pushBlobs(ctx, repo, repos[:i], set); err != nil {
+			return fmt.Errorf("pushing to %s: %w", repo, err)
+		}
+		if err := e.pushManifests(ctx, repo, refs[repo], set); err != nil {
+			return err
+		}
+		if err := e.remember(repo, set); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// byRepository returns the repositories in the order they are first named, and the references to push to each.
+func (e *exporter) byRepository(set image.Set, names []string) ([]string, map[string][]string, error) {
+	var repos []string
+	refs := map[string][]string{}
+	for _, n := range names {
+		r, err := reference.ParseNormalizedNamed(n)
+		if err != nil {
+			return nil, nil, fmt.Errorf("reading image name %q: %w", n, err)
+		}
+		repo := r.Name()
+		if _, ok := refs[repo]; !ok {
+			repos = append(repos, repo)
+		}
+		ref := reference.TagNameOnly(r).String()
+		if e.flag(attrPushByDigest, false) {
+			ref = repo + "@" + set.Descriptor.Digest.String()
+		}
+		refs[repo] = append(refs[repo], ref)
+	}
+	return repos, refs, nil
+}
+
+func (e *exporter) pushBlobs(ctx context.Context, repo string, earlier []string, set image.Set) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(parallelPushes)
+	seen := map[digest.Digest]bool{}
+	send := func(d ocispec.Descriptor, from []string, open func() (io.ReadCloser, error)) {
+		if seen[d.Digest] || len(d.URLs) > 0 { // URLs: a layer that may not be distributed is fetched from there (OCI, descriptor.md)
+			return
+		}
+		seen[d.Digest] = true
+		g.Go(func() error {
+			name := "pushing " + shortDigest(d.Digest)
+			err := e.Registry.PushBlob(ctx, repo, d, registry.Upload{
+				Open: open, MountFrom: from,
+				Progress: func(n int64) { e.vertex.Count(name, n, d.Size) },
+			})
+			if err != nil {
+				return fmt.Errorf("blob %s: %w", d.Digest, err)
+			}
+			e.vertex.Count(name, d.Size, d.Size)
+			return nil
+		})
+	}
+	for _, b := range set.Images {
+		for _, l := range b.Layers {
+			from := earlier
+			if l.Origin != "" {
+				from = append([]string{l.Origin}, earlier...)
+			}
+			send(l.Descriptor, from, func() (io.ReadCloser, error) { return e.Blob(ctx, l) })
+		}
+		send(b.ConfigDescriptor, earlier, func() (io.ReadCloser, error) {
+			return seekCloser{bytes.NewReader(b.Config)}, nil
+		})
+	}
+	return g.Wait()
+}
+
+// seekCloser is a small blob: being an io.Seeker it can be sent again from any place.
+type seekCloser struct{ *bytes.Reader }
+
+func (seekCloser) Close() error { return nil }
+
+func (e *exporter) pushManifests(ctx context.Context, repo string, refs []string, set image.Set) error {
+	body := set.Index
+	if body == nil {
+		body = set.Images[0].Manifest
+	} else {
+		for _, b := range set.Images {
+			if err := e.Registry.PushManifest(ctx, repo+"@"+b.Descriptor.Digest.String(), b.Descriptor.MediaType, b.Manifest); err != nil {
+				return fmt.Errorf("pushing manifest %s: %w", b.Descriptor.Digest, err)
+			}
+		}
+	}
+	for _, ref := range refs {
+		if err := e.Registry.PushManifest(ctx, ref, set.Descriptor.MediaType, body); err != nil {
+			return fmt.Errorf("pushing %s: %w", ref, err)
+		}
+		e.say("pushed %s, digest %s", ref, set.Descriptor.Digest)
+	}
+	return nil
+}
+
+// remember notes where layers that were made here can be mounted from the next time.
+func (e *exporter) remember(repo string, set image.Set) error {
+	if e.Store == nil {
+		return nil
+	}
+	for _, b := range set.Images {
+		for _, l := range b.Layers {
+			if l.Origin != "" {
+				continue
+			}
+			l.Origin = repo
+			if err := e.Store.PutLayer(l, nil); err != nil {
+				return fmt.Errorf("remembering where layer %s is: %w", l.DiffID, err)
+			}
+		}
+	}
+	return nil
+}
+
+// canonical is a name without its tag and with a digest.
+func canonical(name string, d digest.Digest) (string, error) {
+	r, err := reference.ParseNormalizedNamed(name)
+	if err != nil {
+		return "", fmt.Errorf("reading image name %q: %w", name, err)
+	}
+	return r.Name() + "@" + d.String(), nil
+}
+
+func shortDigest(d digest.Digest) string {
+	enc := d.Encoded()
+	return d.Algorithm().String() + ":" + enc[:min(12, len(enc))]
+}
