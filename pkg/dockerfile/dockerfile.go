@@ -60,6 +60,10 @@ func Parse(name string, data []byte, opts Options) (*File, error) {
 	if len(data) == 0 {
 		return nil, fmt.Errorf("reading %s: the Dockerfile cannot be empty", name)
 	}
+	if i := bytes.IndexByte(data, 0); i >= 0 {
+		line := 1 + bytes.Count(data[:i], []byte("\n"))
+		return nil, f.ErrorAt(Location{First: line, Last: line}, errors.New("a Dockerfile is text, and this one has a NUL byte"))
+	}
 	if err := f.checkSyntax(opts.BuildArgs); err != nil {
 		return nil, err
 	}
