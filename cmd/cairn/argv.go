@@ -1,0 +1,189 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/agext/levenshtein"
+	"github.com/urfave/cli/v2"
+)
+
+// arrange rewrites the arguments of a command so that its flags stand first and in the form --name=value, whatever the order and
+// form they were typed in: `-t x .`, `. -t x`, `-tx`, `-it`, `--tag=x`. What follows "--" is operands. Where operands are a command
+// line of their own (`cairn run IMAGE ls -l`), interspersed is false and the first operand ends the flags.
+//
+// The package behind the commands stops at the first operand, which would silently turn `cairn build . -t x` into a build
+// with three contexts.
+func arrange(cmd *cli.Command, args []string, interspersed bool) ([]string, error) {
+	known := flagKinds(cmd)
+	var flags, operands []string
+	for i := 0; i < len(args); i++ {
+		arg := args[i]
+		switch {
+		case arg == "--":
+			operands = append(operands, args[i+1:]...)
+			i = len(args)
+		case arg == "-" || !strings.HasPrefix(arg, "-"):
+			operands = append(operands, arg)
+			if !interspersed {
+				operands = append(operands, args[i+1:]...)
+				i = len(args)
+			}
+		case strings.HasPrefix(arg, "--"):
+			out, used, err := longFlag(cmd, known, arg, args[i+1:])
+			if err != nil {
+				return nil, err
+			}
+			flags, i = append(flags, out), i+used
+		default:
+			out, used, err := shortFlags(cmd, known, arg, args[i+1:])
+			if err != nil {
+				return nil, err
+			}
+			flags, i = append(flags, out...), i+used
+		}
+	}
+	if slices.Contains(flags, "--help") || slices.Contains(flags, "-h") {
+		return []string{"--help"}, nil // with an operand, the help of a command of that name would be looked for
+	}
+	return append(append(flags, "--"), operands...), nil
+}
+
+// flagKinds maps every name of a command's flags to whether the flag can stand without a value.
+func flagKinds(cmd *cli.Command) map[string]bool {
+	known := map[string]bool{"help": true, "h": true}
+	for _, f := range cmd.Flags {
+		_, bare := f.(*cli.BoolFlag)
+		for _, name := range f.Names() {
+			known[name] = bare
+		}
+	}
+	return known
+}
+
+// longFlag reads one --flag; used is the number of the following arguments that belong to it.
+func longFlag(cmd *cli.Command, known map[string]bool, arg string, rest []string) (out string, used int, err error) {
+	name, _, hasValue := strings.Cut(strings.TrimPrefix(arg, "--"), "=")
+	bare, ok := known[name]
+	switch {
+	case !ok:
+		return "", 0, unknownFlag(cmd, "--"+name)
+	case hasValue || bare:
+		return arg, 0, nil
+	case len(rest) == 0:
+		return "", 0, usagef("flag needs a value: --%s", name).withHint("see `cairn %s --help`", cmd.FullName())
+	}
+	return arg + "=" + rest[0], 1, nil
+}
+
+// shortFlags reads a group of one-letter flags: the last of them may have a value, attached or following.
+func shortFlags(cmd *cli.Command, known map[string]bool, arg string, rest []string) (out []string, used int, err error) {
+	letters := arg[1:]
+	for i := range letters {
+		name := letters[i : i+1]
+		bare, ok := known[name]
+		after := letters[i+1:]
+		switch {
+		case !ok && i == 0:
+			return nil, 0, unknownFlag(cmd, arg)
+		case !ok:
+			return nil, 0, unknownFlag(cmd, "-"+name)
+		case bare && strings.HasPrefix(after, "="):
+			return append(out, "-"+name+after), 0, nil
+		case bare:
+			out = append(out, "-"+name)
+		case after != "":
+			return append(out, "-"+name+"="+strings.TrimPrefix(after, "=")), 0, nil
+		case len(rest) == 0:
+			return nil, 0, usagef("flag needs a value: -%s", name).withHint("see `cairn %s --help`", cmd.FullName())
+		default:
+			return append(out, "-"+name+"="+rest[0]), 1, nil
+		}
+	}
+	return out, 0, nil
+}
+
+// unknownFlag is the error for a flag that a command does not have, with what was probably meant.
+func unknownFlag(cmd *cli.Command, flag string) error {
+	flag, _, _ = strings.Cut(flag, "=")
+	err := usagef("unknown flag %s for cairn %s", flag, cmd.FullName())
+	if hint, ok := otherBuilders()[flag]; ok && cmd.Name == "build" {
+		return err.withHint("%s", hint)
+	}
+	var names []string
+	for _, f := range cmd.Flags {
+		for _, n := range f.Names() {
+			if len(n) > 1 {
+				names = append(names, "--"+n)
+			}
+		}
+	}
+	if best := nearest(flag, names); best != "" {
+		return err.withHint("did you mean %s?", best)
+	}
+	return err.withHint("see `cairn %s --help`", cmd.FullName())
+}
+
+// otherBuilders says what to write here for flags that people bring along from buildah and kaniko.
+func otherBuilders() map[string]string {
+	const tag = "use --tag NAME --push"
+	return map[string]string{
+		"--destination":     tag,
+		"-d":                tag,
+		"--dockerfile":      "use --file",
+		"--context":         "the context is the argument of cairn build, not a flag",
+		"-c":                "the context is the argument of cairn build, not a flag",
+		"--tls-verify":      "use --insecure-registry HOST, for one registry",
+		"--skip-tls-verify": "use --insecure-registry HOST, for one registry",
+		"--insecure":        "use --insecure-registry HOST, for one registry",
+		"--no-push":         "nothing is pushed without --push",
+		"--tar-path":        "use --output type=docker,dest=FILE",
+		"--digest-file":     "use --metadata-file FILE",
+		"--authfile":        "set DOCKER_CONFIG to a folder with a config.json",
+		"--layers":          "every step makes a layer and is cached; --no-cache turns caching off",
+		"--isolation":       "RUN steps are always run in a sandbox",
+	}
+}
+
+// nearest returns the candidate that differs least from what was typed, "" where none is near.
+func nearest(typed string, candidates []string) string {
+	best, least := "", 1+len(strings.TrimLeft(typed, "-"))/3
+	for _, c := range candidates {
+		d := levenshtein.Distance(strings.ToLower(typed), c, nil)
+		if strings.HasPrefix(c, typed) && len(strings.TrimLeft(typed, "-")) >= 3 {
+			d = 1
+		}
+		if d < least || (d == least && best == "") {
+			best, least = c, d
+		}
+	}
+	return best
+}
+
+// unknownCommand is the error for a command that cairn does not have.
+func unknownCommand(commands []*cli.Command, typed string) error {
+	var names []string
+	for _, c := range commands {
+		names = append(names, c.Names()...)
+	}
+	err := usagef("unknown command %q", typed)
+	if best := nearest(typed, names); best != "" {
+		return err.withHint("did you mean `cairn %s`?", best)
+	}
+	return err.withHint("see `cairn --help`")
+}
+
+// operands checks the number of a command's operands. names are what the usage line calls them.
+func operands(c *cli.Context, atLeast, atMost int, names string) ([]string, error) {
+	args := c.Args().Slice()
+	if len(args) < atLeast || (atMost >= 0 && len(args) > atMost) {
+		got := "none was given"
+		if len(args) > 0 {
+			got = fmt.Sprintf("got %d: %s", len(args), strings.Join(args, " "))
+		}
+		return nil, usagef("cairn %s needs %s, %s", c.Command.FullName(), names, got).
+			withHint("usage: cairn %s %s", c.Command.FullName(), c.Command.ArgsUsage)
+	}
+	return args, nil
+}

@@ -1,0 +1,126 @@
+package main
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/urfave/cli/v2"
+)
+
+func TestArrange(t *testing.T) {
+	t.Parallel()
+	cmd := &cli.Command{Name: "build", Flags: []cli.Flag{
+		&cli.StringSliceFlag{Name: "tag", Aliases: []string{"t"}},
+		&cli.StringFlag{Name: "file", Aliases: []string{"f"}},
+		&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}},
+		&cli.BoolFlag{Name: "interactive", Aliases: []string{"i"}},
+		&cli.BoolFlag{Name: "push"},
+	}}
+	for _, tc := range []struct {
+		name, in, want string
+		command        bool // operands are a command line
+	}{
+		{"flags first", "-t x .", "-t=x -- .", false},
+		{"flags last", ". -t x", "-t=x -- .", false},
+		{"flags around", "-q . --tag x", "-q --tag=x -- .", false},
+		{"equals", "--tag=x . --file=F", "--tag=x --file=F -- .", false},
+		{"attached", "-tx -fF .", "-t=x -f=F -- .", false},
+		{"attached with equals", "-t=x .", "-t=x -- .", false},
+		{"grouped", "-qi .", "-q -i -- .", false},
+		{"grouped with value", "-qt x .", "-q -t=x -- .", false},
+		{"boolean with value", "--push=false . -q=true", "--push=false -q=true -- .", false},
+		{"value like a flag", "-t -q .", "-t=-q -- .", false},
+		{"standard input", "-t x -", "-t=x -- -", false},
+		{"dockerfile on standard input", "-f - .", "-f=- -- .", false},
+		{"double dash", "-t x -- -q", "-t=x -- -q", false},
+		{"help anywhere", ". --help", "--help", false},
+		{"command line", "-i image -t x", "-i -- image -t x", true},
+		{"empty value", "--tag= .", "--tag= -- .", false},
+		{"nothing", "", "--", false},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			got, err := arrange(cmd, strings.Fields(tc.in), !tc.command)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if want := strings.Fields(tc.want); !slices.Equal(got, want) {
+				t.Errorf("arrange(%q) = %q, want %q", tc.in, got, want)
+			}
+		})
+	}
+}
+
+func TestMistypedCommandLines(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		args, text, hint string
+	}{
+		{"build --buildarg A=1 .", "unknown flag --buildarg", "did you mean --build-arg?"},
+		{"build --tga x .", "unknown flag --tga", "did you mean --tag?"},
+		{"build --secrets=id=x .", "unknown flag --secrets", "did you mean --secret?"},
+		{"build . -x", "unknown flag -x", "--help"},
+		{"build --destination x .", "unknown flag --destination", "--tag NAME --push"},
+		{"build --tag", "flag needs a value: --tag", "--help"},
+		{"build . -t", "flag needs a value: -t", "--help"},
+		{"build", "needs one CONTEXT", "usage: cairn build"},
+		{"build a b", "got 2: a b", "usage: cairn build"},
+		{"build --push=maybe .", "invalid boolean value", "--help"},
+		{"biuld .", `unknown command "biuld"`, "did you mean `cairn build`?"},
+		{"frobnicate", `unknown command "frobnicate"`, "cairn --help"},
+		{"-t x build .", "stands before the command", "cairn COMMAND"},
+		{"registry srve", `unknown command "srve"`, "serve"},
+		{"images x", "needs no arguments", "usage: cairn images"},
+		{"push", "needs", "usage: cairn push"},
+		{"build --load .", "no daemon to load", "type=docker"},
+		{"build --provenance=true .", "--provenance", "--provenance=false"},
+		{"build --provenance=mode=max .", "--provenance", "--provenance=false"},
+		{"build --sbom=1 .", "--sbom", "--sbom=false"},
+		{"build --attest type=sbom .", "--attest", ""},
+		{"build --cache-from type=registry,ref=x .", "--cache-from", ""},
+		{"build --network=bridge .", `--network "bridge"`, "default, none and host"},
+		{"build --progress=loud .", `--progress "loud"`, "plain"},
+		{"build --allow everything .", `--allow "everything"`, "network.host"},
+		{"build --push .", "pushing needs a name", "--tag"},
+		{"build -t Upper .", "Upper", "lower case"},
+		{"build -o type=floppy .", "floppy", ""},
+		{"build --jobs=-1 .", "--jobs", ""},
+		{"build --call=outlines .", "--call", ""},
+	} {
+		t.Run(tc.args, func(t *testing.T) {
+			t.Parallel()
+			var out, diag strings.Builder
+			code := execute(invocation{
+				args: append([]string{"cairn"}, strings.Fields(tc.args)...), env: environment{"HOME": t.TempDir()},
+				stdin: strings.NewReader(""), stdout: &out, stderr: &diag,
+				enter: func() (bool, error) { return true, errors.New("a wrong command line came as far as the work") },
+			})
+			lines := strings.Split(strings.TrimSuffix(diag.String(), "\n"), "\n")
+			if code != exitUsage {
+				t.Errorf("exit code %d, want %d", code, exitUsage)
+			}
+			if !strings.HasPrefix(lines[0], "cairn: ") || !strings.Contains(lines[0], tc.text) {
+				t.Errorf("error %q does not say %q", lines[0], tc.text)
+			}
+			if tc.hint != "" && (len(lines) != 2 || !strings.HasPrefix(lines[1], "cairn: hint: ") || !strings.Contains(lines[1], tc.hint)) {
+				t.Errorf("after %q: want one hint with %q", lines, tc.hint)
+			}
+			if len(lines) > 2 || out.Len() > 0 {
+				t.Errorf("more than an error and a hint: %q %q", out.String(), lines)
+			}
+		})
+	}
+}
+
+func TestHelp(t *testing.T) {
+	t.Parallel()
+	for _, args := range []string{"", "--help", "-h", "help", "help build", "build --help", "build . -h", "registry", "registry serve --help", "run --help"} {
+		var out, diag strings.Builder
+		code := execute(invocation{args: append([]string{"cairn"}, strings.Fields(args)...), env: environment{}, stdout: &out, stderr: &diag})
+		if code != 0 || !strings.Contains(out.String(), "cairn") || diag.Len() > 0 {
+			t.Errorf("cairn %s: code %d, stdout %q, stderr %q", args, code, out.String(), diag.String())
+		}
+	}
+}

@@ -1,0 +1,27 @@
+// Command cairn builds OCI images from Dockerfiles, with no daemon and no privilege.
+//
+// Everything that belongs to a command line is here and nowhere else: flags, environment variables, signals, exit codes and
+// what is written to the terminal. The files are laid out by what they do:
+//
+//	main.go    the entry point and the table of commands
+//	argv.go    flags in any order, suggestions for mistyped ones
+//	env.go     the environment, read once
+//	ui.go      the rules for output, errors, hints and exit codes
+//	values.go  the values of flags: hosts, limits, secrets, platforms
+//	enter.go   into namespaces, where the work is done
+//	parts.go   putting together what builds and runs work with
+//	build.go, run.go, push.go (and pull), images.go, registry.go: the commands
+package main
+
+import "os"
+
+func main() {
+	os.Exit(execute(invocation{
+		args:   os.Args,
+		env:    newEnvironment(os.Environ()),
+		stdin:  os.Stdin,
+		stdout: os.Stdout,
+		stderr: os.Stderr,
+		enter:  enter,
+	}))
+}

@@ -1,0 +1,110 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"path/filepath"
+	"time"
+
+	"github.com/cairn-build/cairn/executor/runc"
+	"github.com/cairn-build/cairn/pkg/build"
+	"github.com/cairn-build/cairn/pkg/layer"
+	"github.com/cairn-build/cairn/pkg/progress"
+	"github.com/cairn-build/cairn/pkg/registry"
+	"github.com/cairn-build/cairn/pkg/source"
+	"github.com/cairn-build/cairn/pkg/store"
+	"github.com/cairn-build/cairn/snapshot/overlay"
+	"github.com/urfave/cli/v2"
+)
+
+// openStore opens the store that --root names.
+func (in invocation) openStore(c *cli.Context) (*store.Store, error) {
+	root := c.String("root")
+	if root == "" {
+		var err error
+		if root, err = in.env.dataRoot(); err != nil {
+			return nil, err
+		}
+	}
+	return store.Open(root)
+}
+
+// newRegistry makes the client that the command line and the environment describe.
+func (in invocation) newRegistry(c *cli.Context) (*registry.Client, error) {
+	o := registry.Options{
+		AuthFiles: registry.DefaultAuthFiles(in.env["REGISTRY_AUTH_FILE"], in.env["DOCKER_CONFIG"], in.env["XDG_RUNTIME_DIR"], in.env["HOME"]),
+		CAFiles:   c.StringSlice("registry-ca"), InsecureHosts: c.StringSlice("insecure-registry"),
+		Mirrors: map[string][]string{}, UserAgent: "cairn/" + version(),
+	}
+	for _, text := range c.StringSlice("registry-mirror") {
+		of, urls, err := registry.ParseMirror(text)
+		if err != nil {
+			return nil, usagef("--registry-mirror %q: %v", text, err).withHint("--registry-mirror docker.io=https://mirror.example")
+		}
+		o.Mirrors[of] = append(o.Mirrors[of], urls...)
+	}
+	client, err := registry.New(o)
+	if err != nil {
+		return nil, usagef("%v", err)
+	}
+	return client, nil
+}
+
+// engine is the parts of a build, put together: what `cairn build` and `cairn run` work with, inside the namespaces of enter.
+type engine struct {
+	store       *store.Store
+	registry    *registry.Client
+	images      *source.Images
+	snapshotter *overlay.Snapshotter
+	executor    *runc.Executor
+}
+
+// openEngine puts the parts together. epoch, when not nil, is the newest time that a layer may hold.
+func (in invocation) openEngine(c *cli.Context, epoch *time.Time) (_ *engine, err error) {
+	e := &engine{}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, e.close())
+		}
+	}()
+	if e.registry, err = in.newRegistry(c); err != nil {
+		return nil, err
+	}
+	if e.store, err = in.openStore(c); err != nil {
+		return nil, err
+	}
+	e.images = source.NewImages(source.ImagesOptions{Store: e.store, Registry: e.registry, Pull: c.Bool("pull")})
+	blob := func(ctx context.Context, l layer.Layer) (io.ReadCloser, error) { return e.images.Blob(ctx, l) }
+	if e.snapshotter, err = overlay.New(overlay.Options{Store: e.store, Blob: blob, Clamp: epoch}); err != nil {
+		return nil, err
+	}
+	dir, err := e.store.TempDir("runc-")
+	if err != nil {
+		return nil, err
+	}
+	if e.executor, err = runc.New(runc.Options{Dir: filepath.Join(dir, "state")}); err != nil {
+		return nil, err
+	}
+	return e, nil
+}
+
+// parts are the engine as a build sees it.
+func (e *engine) parts(sink progress.Sink) build.Parts {
+	return build.Parts{Store: e.store, Registry: e.registry, Snapshotter: e.snapshotter, Executor: e.executor, Progress: sink}
+}
+
+// close gives everything back, the last opened first.
+func (e *engine) close() error {
+	var errs []error
+	if e.executor != nil {
+		errs = append(errs, e.executor.Close())
+	}
+	if e.store != nil {
+		errs = append(errs, e.store.Close())
+	}
+	if e.registry != nil {
+		e.registry.Close()
+	}
+	return errors.Join(errs...)
+}

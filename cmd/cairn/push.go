@@ -1,0 +1,111 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+
+	"github.com/cairn-build/cairn/pkg/export"
+	"github.com/cairn-build/cairn/pkg/image"
+	"github.com/cairn-build/cairn/pkg/progress"
+	"github.com/containerd/platforms"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/urfave/cli/v2"
+)
+
+func (in invocation) pushCommand() *cli.Command {
+	return &cli.Command{
+		Name: "push", Usage: "push an image of the local store to a registry", ArgsUsage: "[flags] IMAGE [NAME...]",
+		Description: "IMAGE is a name or an ID. It is pushed to its own name, or to each NAME given.",
+		Flags:       transferFlags(),
+		Action:      in.push,
+	}
+}
+
+func (in invocation) pullCommand() *cli.Command {
+	return &cli.Command{
+		Name: "pull", Usage: "pull an image into the local store", ArgsUsage: "[flags] NAME",
+		Flags:  append(transferFlags(), &cli.StringFlag{Name: "platform", Usage: "pull the image for `OS/ARCH[/VARIANT]`"}),
+		Action: in.pull,
+	}
+}
+
+func transferFlags() []cli.Flag {
+	return append(registryFlags(), rootFlag(),
+		&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "show no progress"},
+		&cli.StringFlag{Name: "progress", Usage: "show progress as `auto|plain|tty|rawjson|quiet`"})
+}
+
+func (in invocation) push(c *cli.Context) (err error) {
+	args, err := operands(c, 1, -1, "an IMAGE")
+	if err != nil {
+		return err
+	}
+	names := args[1:]
+	if len(names) == 0 {
+		names = args
+	}
+	for i, n := range names {
+		if names[i], err = image.Normalize(n); err != nil || isDigest(n) {
+			return usagef("%q is not a name to push to", n).withHint("cairn push IMAGE NAME")
+		}
+	}
+	return in.transfer(c, func(ctx context.Context, t *transfer) error {
+		set, err := image.NewLocal(t.store).Get(args[0])
+		if errors.Is(err, fs.ErrNotExist) {
+			return failf("there is no image %s in the local store", args[0]).withHint("see `cairn images`, or build it with `cairn build --tag %s`", args[0])
+		}
+		if err != nil {
+			return err
+		}
+		deps := export.Deps{Store: t.store, Registry: t.registry, Blob: t.images.Blob}
+		if err := export.Push(ctx, set, names, deps); err != nil {
+			return err
+		}
+		return in.say(t, set.Descriptor)
+	})
+}
+
+func (in invocation) pull(c *cli.Context) error {
+	args, err := operands(c, 1, 1, "one NAME")
+	if err != nil {
+		return err
+	}
+	platform := platforms.DefaultSpec()
+	if text := c.String("platform"); text != "" {
+		list, err := parsePlatforms([]string{text})
+		if err != nil {
+			return err
+		}
+		platform = list[0]
+	}
+	if _, err := image.Normalize(args[0]); err != nil {
+		return usagef("%v", err).withHint("a name is [HOST[:PORT]/]PATH[:TAG], in lower case")
+	}
+	return in.transfer(c, func(ctx context.Context, t *transfer) error {
+		_, desc, err := t.images.Pull(ctx, args[0], platform)
+		if err != nil {
+			return err
+		}
+		return in.say(t, desc)
+	})
+}
+
+// say prints what was moved, the only thing on standard output: the digest, by which the image can be named for ever.
+func (in invocation) say(t *transfer, desc ocispec.Descriptor) error {
+	err := t.progress.Close()
+	if err == nil {
+		_, err = fmt.Fprintln(in.stdout, desc.Digest)
+	}
+	return err
+}
+
+// showProgress returns what shows progress in the way the command line asks for.
+func (in invocation) showProgress(mode string) (progress.Renderer, error) {
+	r, err := progress.New(mode, in.stderr, progress.Options{Term: in.env["TERM"], NoColor: in.env["NO_COLOR"] != ""})
+	if err != nil {
+		return nil, usagef("--progress %s: %v", mode, err)
+	}
+	return r, nil
+}
