@@ -8,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -21,6 +23,7 @@ import (
 	"github.com/cairn-build/cairn/pkg/export/exporttest"
 	"github.com/cairn-build/cairn/pkg/image"
 	"github.com/cairn-build/cairn/pkg/registry"
+	ggcr "github.com/google/go-containerregistry/pkg/registry"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
@@ -538,4 +541,27 @@ func TestWriteFile(t *testing.T) {
 	if err := export.WriteFile("/dev/null", []byte("x")); err != nil {
 		t.Error(err)
 	}
+}
+
+// The real client against a real registry, skopeo as the judge.
+func TestPushForReal(t *testing.T) {
+	srv := httptest.NewServer(ggcr.New(ggcr.Logger(log.New(io.Discard, "", 0))))
+	defer srv.Close()
+	host := strings.TrimPrefix(srv.URL, "http://")
+	c, err := registry.New(registry.Options{InsecureHosts: []string{host}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	f := exporttest.New(t)
+	f.AddPlatform(t, "arm64")
+	f.Deps.Registry = c
+	r := do(t, f, fmt.Sprintf(`type=registry,"name=%s/a/b:v1,%s/a/b:v2,%s/c"`, host, host, host))
+	for _, name := range []string{"a/b:v1", "a/b:v2", "c"} {
+		got := command(t, "skopeo", "inspect", "--raw", "--tls-verify=false", "docker://"+host+"/"+name)
+		if digest.FromString(got) != r.Set.Descriptor.Digest {
+			t.Errorf("%s has another manifest", name)
+		}
+	}
+	command(t, "skopeo", "copy", "--all", "--src-tls-verify=false", "docker://"+host+"/c", "dir:"+t.TempDir())
 }

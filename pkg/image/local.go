@@ -211,6 +211,9 @@ func (lo *Local) read(d ocispec.Descriptor) (Set, error) {
 		}
 		set.Images = append(set.Images, b)
 	}
+	if len(set.Images) == 0 {
+		return Set{}, fmt.Errorf("reading index %s: none of its images is held", d.Digest)
+	}
 	return set, nil
 }
 

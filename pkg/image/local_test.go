@@ -1,0 +1,120 @@
+package image
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io/fs"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"github.com/cairn-build/cairn/pkg/store"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+func newLocal(t *testing.T) *Local {
+	t.Helper()
+	s, err := store.Open(filepath.Join(t.TempDir(), "store"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return NewLocal(s)
+}
+
+func TestLocal(t *testing.T) {
+	lo := newLocal(t)
+	ctx := context.Background()
+	spec := testSpec()
+	spec.Base[0].Origin = "example.com/base"
+	one, err := Assemble([]Spec{spec}, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	arm := testSpec()
+	arm.Platform = ocispec.Platform{OS: "linux", Architecture: "arm64"}
+	two, err := Assemble([]Spec{testSpec(), arm}, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	names, err := lo.Put(ctx, one, []string{"app", "example.com/app:v1"})
+	if err != nil || !slices.Equal(names, []string{"docker.io/library/app:latest", "example.com/app:v1"}) {
+		t.Fatalf("Put: %v %v", names, err)
+	}
+	if _, err := lo.Put(ctx, two, []string{"multi"}); err != nil {
+		t.Fatal(err)
+	}
+	if names, err = lo.Put(ctx, one, nil); err != nil || !slices.Equal(names, []string{one.Descriptor.Digest.String()}) {
+		t.Fatalf("Put without a name: %v %v", names, err)
+	}
+	for _, ref := range []string{"app", "app:latest", "docker.io/library/app:latest", one.ConfigDigest().String(), one.ConfigDigest().Encoded()[:8],
+		one.Descriptor.Digest.String()} {
+		got, err := lo.Get(ref)
+		if err != nil {
+			t.Errorf("Get(%q): %v", ref, err)
+			continue
+		}
+		b := got.Images[0]
+		if !bytes.Equal(b.Manifest, one.Images[0].Manifest) || !bytes.Equal(b.Config, one.Images[0].Config) || got.Index != nil ||
+			b.Layers[0].Origin != "example.com/base" || b.Layers[3].DiffID != testLayer("b").DiffID || !b.Created.Equal(at(600)) {
+			t.Errorf("Get(%q) = %+v", ref, got)
+		}
+	}
+	got, err := lo.Get("multi")
+	if err != nil || len(got.Images) != 2 || !bytes.Equal(got.Index, two.Index) || got.Images[1].Descriptor.Platform.Architecture != "arm64" {
+		t.Errorf("Get(multi) = %+v, %v", got, err)
+	}
+	for _, ref := range []string{"nothing", "app:v9", "0123456789ab", "sha256:00", "UPPER", "", "sha256:"} {
+		if _, err := lo.Get(ref); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("Get(%q): error %v", ref, err)
+		}
+	}
+	if names, err = lo.Remove("app"); err != nil || len(names) != 1 {
+		t.Errorf("Remove(app): %v %v", names, err)
+	}
+	if names, err = lo.Remove(one.ConfigDigest().Encoded()); err != nil || len(names) != 2 {
+		t.Errorf("Remove by ID: %v %v", names, err)
+	}
+	entries, err := lo.List()
+	if err != nil || len(entries) != 1 || entries[0].Name != "docker.io/library/multi:latest" {
+		t.Errorf("List: %v %v", entries, err)
+	}
+}
+
+// What a store holds may be of a registry: wrong content is an error, never a panic.
+func TestLocalDamaged(t *testing.T) {
+	lo := newLocal(t)
+	ctx := context.Background()
+	for i, manifest := range []string{`null`, `{}`, `[]`, `{"config":{"digest":"nope"}}`, `{"config":{"digest":"sha256:../../x"}}`,
+		`{"layers":[{}],"config":{"digest":"sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a","size":2}}`} {
+		if _, err := lo.store.PutBlob(ctx, "", []byte("{}")); err != nil {
+			t.Fatal(err)
+		}
+		d, err := lo.store.PutBlob(ctx, "", []byte(manifest))
+		if err != nil {
+			t.Fatal(err)
+		}
+		d.MediaType = ocispec.MediaTypeImageManifest
+		if err := lo.store.SetRef("docker.io/library/bad:latest", d); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := lo.Get("bad"); err == nil {
+			t.Errorf("%d: %s was accepted", i, manifest)
+		}
+		if _, err := lo.Get("abcd"); err == nil {
+			t.Errorf("%d: an unknown ID was found", i)
+		}
+		d.MediaType = ocispec.MediaTypeImageIndex
+		if err := lo.store.SetRef("docker.io/library/bad:latest", d); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := lo.Get("bad"); err == nil {
+			t.Errorf("%d: %s was accepted as an index", i, manifest)
+		}
+	}
+}
