@@ -94,9 +94,10 @@ func (p *plain) Event(e Event) {
 }
 
 func (p *plain) counted(v *vertex, t *transfer) {
-	if !t.done && t.last.Sub(t.shown) < transferEvery {
+	if t.reported || !t.done && t.last.Sub(t.shown) < transferEvery {
 		return
 	}
+	t.reported = t.done
 	line := fmt.Sprintf("%s %s", t.name, t.bytes())
 	if d := t.last.Sub(t.started).Seconds(); d > 0.01 {
 		line += fmt.Sprintf(" %.1fs", d)

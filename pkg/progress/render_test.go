@@ -42,6 +42,7 @@ func TestPlain(t *testing.T) {
 	ev(100*time.Millisecond, Event{Vertex: "b", Kind: Output, Stream: 1, Data: []byte("waits\n")})
 	ev(5*time.Second, Event{Vertex: "a", Kind: Counted, Name: "sha256:12", Current: 1e6, Total: 2e6})
 	ev(time.Second, Event{Vertex: "a", Kind: Counted, Name: "sha256:12", Current: 2e6, Total: 2e6})
+	ev(0, Event{Vertex: "a", Kind: Counted, Name: "sha256:12", Current: 2e6, Total: 2e6})
 	ev(0, Event{Vertex: "a", Kind: Completed})
 	ev(0, Event{Vertex: "b", Kind: Output, Stream: 2, Data: []byte("cc -o he")})
 	ev(0, Event{Vertex: "b", Kind: Output, Stream: 2, Data: []byte("llo\r\n10%\r20%\r30%\nrest")})

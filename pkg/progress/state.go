@@ -31,6 +31,8 @@ type transfer struct {
 	started, last  time.Time
 	shown          time.Time
 	done           bool
+	// reported is set when its end has been shown.
+	reported bool
 }
 
 // state is all vertexes of a build, in the order of their starts. It is not safe for concurrent use.
