@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -165,11 +166,14 @@ func (h *host) pingError(op, ref string, p *pinned, err error) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	te := new(transport.Error)
-	if !errors.As(err, &te) {
-		// Where both schemes may be spoken and the host does not know TLS, the other error is the one that says something.
-		if p.plainErr != nil && isNoTLS(err) {
-			err = p.plainErr
-		}
+	// Where both schemes may be spoken, the error of the one that the host knows is the one that says something.
+	switch {
+	case errors.As(p.tlsErr, new(*tls.CertificateVerificationError)):
+		return h.broken(op, ref, p.tlsErr)
+	case errors.As(err, &te):
+	case p.plainErr != nil && isNoTLS(err):
+		return h.broken(op, ref, p.plainErr)
+	default:
 		return h.broken(op, ref, err)
 	}
 	e := &Error{Op: op, Ref: ref, Host: h.name, Status: te.StatusCode, Hint: h.hint(te.StatusCode)}

@@ -28,6 +28,9 @@ type Upload struct {
 	Progress func(n int64)
 }
 
+// monolithic is the largest blob, in bytes, that is sent in one request, and then sent again as a whole when that fails.
+const monolithic = 64 << 20
+
 // flight is an upload under way, for others who want the same.
 type flight struct {
 	done chan struct{}
@@ -124,8 +127,9 @@ func (u *upload) attempt(ctx context.Context) error {
 			return nil
 		}
 	}
-	// The whole blob goes in the request that also ends the upload. The rest of an interrupted one goes as a chunk before it.
-	if u.off > 0 && u.off < u.size {
+	// A small blob goes in the request that also ends the upload. A larger one goes before it, because registries keep what they have got of a
+	// chunk that was cut, but not of the last request.
+	if (u.off > 0 || u.size > u.c.monolithic) && u.off < u.size {
 		if err := u.send(ctx, http.MethodPatch); err != nil {
 			return err
 		}
@@ -277,9 +281,10 @@ func (u *upload) send(ctx context.Context, method string) error {
 	loc := *u.location
 	rt.header = http.Header{"Content-Type": {"application/octet-stream"}}
 	rt.body, rt.size = src, u.size-u.off
-	if method == http.MethodPatch {
+	switch {
+	case method == http.MethodPatch && u.off > 0:
 		rt.header.Set("Content-Range", fmt.Sprintf("%d-%d", u.off, u.size-1))
-	} else {
+	case method == http.MethodPut:
 		// The rest of the query is the registry's own and stays as it is.
 		if loc.RawQuery != "" {
 			loc.RawQuery += "&"

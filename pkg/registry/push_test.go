@@ -265,3 +265,83 @@ func TestErrors(t *testing.T) {
 		}
 	}
 }
+
+// resumable is an upload endpoint that keeps what it has got of a chunk that was cut, and cuts the first.
+type resumable struct {
+	t       *testing.T
+	f       *fake
+	cuts    []int
+	got     []byte
+	ranges  []string
+	finally string
+}
+
+func (u *resumable) handle(w http.ResponseWriter, r *http.Request) bool {
+	if strings.Contains(r.URL.Path, "/manifests/") || r.Method == "HEAD" {
+		return false
+	}
+	w.Header().Set("Location", fmt.Sprintf("session?at=%d", len(u.got)))
+	status := func(code int) bool {
+		w.Header().Set("Range", fmt.Sprintf("0-%d", max(len(u.got)-1, 0)))
+		w.WriteHeader(code)
+		return true
+	}
+	switch r.Method {
+	case "POST":
+		w.Header().Set("Location", r.URL.Path+"session?at=0")
+		w.WriteHeader(202)
+		return true
+	case "GET":
+		if !strings.Contains(r.URL.Path, "/session") {
+			return false
+		}
+		return status(204)
+	case "PATCH":
+		u.ranges = append(u.ranges, r.Header.Get("Content-Range"))
+		if len(u.cuts) > 0 {
+			part, _ := io.ReadAll(io.LimitReader(r.Body, int64(u.cuts[0])))
+			u.cuts, u.got = u.cuts[1:], append(u.got, part...)
+			return hijack(w, true, "")
+		}
+		rest, _ := io.ReadAll(r.Body)
+		u.got = append(u.got, rest...)
+		w.Header().Set("Location", "session?at=end")
+		return status(202)
+	case "PUT":
+		u.finally = r.URL.RawQuery
+		w.WriteHeader(201)
+		return true
+	}
+	return false
+}
+
+func TestResumeUpload(t *testing.T) {
+	img := newImage(3_000_000)
+	for _, seek := range []bool{false, true} {
+		f := newFake(t)
+		u := &resumable{t: t, f: f, cuts: []int{1_000_000, 0, 500_000}}
+		f.setFault(u.handle)
+		c := newClient(t, registry.Options{})
+		registry.SetMonolithic(c, 100_000)
+		open := opener(img.layer)
+		if seek {
+			open = func() (io.ReadCloser, error) { return seekable{bytes.NewReader(img.layer)}, nil }
+		}
+		var last int64
+		err := c.PushBlob(t.Context(), f.host()+"/a", img.layerD, registry.Upload{Open: open, Progress: func(n int64) { last = n }})
+		if err != nil || !bytes.Equal(u.got, img.layer) || last != img.layerD.Size {
+			t.Fatalf("%v; the registry has %d bytes; progress %d", err, len(u.got), last)
+		}
+		want := "[ 1000000-2999999 1000000-2999999 1500000-2999999]"
+		if fmt.Sprint(u.ranges) != want {
+			t.Errorf("sent %q, want %s", u.ranges, want)
+		}
+		if !strings.HasPrefix(u.finally, "at=end&digest=sha256%3A") {
+			t.Errorf("ended with %s", u.finally)
+		}
+	}
+}
+
+type seekable struct{ *bytes.Reader }
+
+func (seekable) Close() error { return nil }

@@ -86,19 +86,22 @@ type Client struct {
 	mu        sync.Mutex
 	hosts     map[string]*host
 	uploading map[string]*flight
+	// monolithic is the constant of that name; smaller in tests.
+	monolithic int64
 }
 
 // New makes a client. Nothing is contacted; files of certificates are read, those of credentials only when they are needed.
 func New(opts Options) (*Client, error) {
 	opts = withDefaults(opts)
 	c := &Client{
-		opts:      opts,
-		keys:      &keychain{files: opts.AuthFiles, first: opts.Keychain},
-		pulls:     make(chan struct{}, opts.Parallel),
-		pushes:    make(chan struct{}, opts.Parallel),
-		mirrors:   map[string][]route{},
-		hosts:     map[string]*host{},
-		uploading: map[string]*flight{},
+		opts:       opts,
+		keys:       &keychain{files: opts.AuthFiles, first: opts.Keychain},
+		pulls:      make(chan struct{}, opts.Parallel),
+		pushes:     make(chan struct{}, opts.Parallel),
+		mirrors:    map[string][]route{},
+		hosts:      map[string]*host{},
+		uploading:  map[string]*flight{},
+		monolithic: monolithic,
 	}
 	for _, h := range append(append([]string{}, opts.InsecureHosts...), opts.AllowHosts...) {
 		if !validHost(h) {

@@ -8,6 +8,7 @@ import (
 	"log"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -210,17 +211,27 @@ func TestRefusePrivate(t *testing.T) {
 	}
 }
 
-// TestNoPlainHTTP: a host that is neither loopback nor called insecure is never spoken to in plain HTTP.
+// TestNoPlainHTTP: a host that is neither loopback nor called insecure is never spoken to in plain HTTP, whatever kind of name it has.
+// The proxy sees what is tried.
 func TestNoPlainHTTP(t *testing.T) {
 	f := newFake(t)
-	_, port, _ := strings.Cut(f.host(), ":")
-	// A name that go-containerregistry takes for local, but that is not loopback by its spelling.
-	name := "registry.localhost:" + port
-	_, _, err := newClient(t, registry.Options{}).Resolve(t.Context(), name+"/a")
-	if err == nil || f.count("GET") > 0 {
-		t.Errorf("asked %d times: %v", f.count("GET"), err)
+	proxy, err := url.Parse(f.URL)
+	if err != nil {
+		t.Fatal(err)
 	}
-	t.Log(err)
+	through := func(*http.Request) (*url.URL, error) { return proxy, nil }
+	for _, host := range []string{"registry.localhost:5000", "10.9.8.7:5000", "192.168.1.1", "registry.local", "registry.example:80", "registry.example"} {
+		f.setFault(nil)
+		_, _, err := newClient(t, registry.Options{Proxy: through}).Resolve(t.Context(), host+"/a")
+		if err == nil || f.count("GET") > 0 || f.count("CONNECT") == 0 {
+			t.Errorf("%s: %v %q", host, err, f.log)
+		}
+		f.setFault(nil)
+		_, _, err = newClient(t, registry.Options{Proxy: through, InsecureHosts: []string{host}}).Resolve(t.Context(), host+"/a")
+		if err == nil || f.count("GET") == 0 {
+			t.Errorf("%s, insecure: %v %q", host, err, f.log)
+		}
+	}
 }
 
 // TestOversized: documents beyond their limits are refused without being read whole.

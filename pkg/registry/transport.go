@@ -149,7 +149,8 @@ type pinned struct {
 
 	mu         sync.Mutex // a ping asks by both schemes at once
 	retryAfter string     // the header of the last answer
-	plainErr   error      // what the last request by plain HTTP ended in
+	tlsErr     error      // what the last requests by HTTPS and by plain HTTP ended in
+	plainErr   error
 }
 
 func (p *pinned) RoundTrip(req *http.Request) (*http.Response, error) {
@@ -162,7 +163,9 @@ func (p *pinned) RoundTrip(req *http.Request) (*http.Response, error) {
 	if resp != nil {
 		p.retryAfter = resp.Header.Get("Retry-After")
 	}
-	if req.URL.Scheme == "http" && !errors.Is(err, errPlainHTTP) {
+	if req.URL.Scheme == "https" {
+		p.tlsErr = err
+	} else if !errors.Is(err, errPlainHTTP) {
 		p.plainErr = err
 	}
 	return resp, err
