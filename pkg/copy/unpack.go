@@ -2,6 +2,7 @@ package copy
 
 import (
 	"archive/tar"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"os"
 	"path"
 	"strings"
+	"time"
 
 	"github.com/cairn-build/cairn/pkg/layer"
 	"github.com/opencontainers/go-digest"
@@ -41,11 +43,35 @@ func (c *copier) unpack(ctx context.Context, s *Source, m match) (bool, error) {
 	}
 	c.res.spools = append(c.res.spools, sp)
 	x := &extractor{copier: c, dest: dst, spool: sp, group: m.shown() + "\x00" + dst}
-	x.limit(c.req.Limits)
-	if err := x.run(ctx, s.Tree, m.real); err != nil {
+	f, err := s.Tree.Open(m.real)
+	if err != nil {
+		return false, fmt.Errorf("unpacking %q: %w", m.shown(), err)
+	}
+	defer f.Close()
+	if err := x.run(ctx, f); err != nil {
 		return false, fmt.Errorf("unpacking %q: %w", m.shown(), err)
 	}
 	return true, nil
+}
+
+// Unpack reads a tar archive, in any compression, and returns what is in it with the owners it says. Nothing is written but one file without a
+// name in tempDir, and no entry can be anywhere but below the root.
+func Unpack(ctx context.Context, r io.Reader, tempDir string, limits layer.Limits) (*Result, error) {
+	sp, err := newSpool(tempDir)
+	if err != nil {
+		return nil, fmt.Errorf("unpacking: %w", err)
+	}
+	res := &Result{spools: []*spool{sp}}
+	c := &copier{up: newUpper(nil), req: Request{Limits: limits, Time: time.Unix(0, 0)}}
+	x := &extractor{copier: c, dest: ".", spool: sp}
+	if err = x.run(ctx, r); err == nil {
+		res.Items, err = c.up.items(ctx)
+	}
+	if err != nil {
+		_ = res.Close()
+		return nil, fmt.Errorf("unpacking: %w", err)
+	}
+	return res, nil
 }
 
 // isArchive reports whether a file starts, once decompressed, with a tar header.
@@ -70,33 +96,19 @@ type extractor struct {
 	dest    string
 	spool   *spool
 	group   string
-	bytes   int64
-	entries int64
+	entries int64 // how many more may come
 	links   int
 }
 
-func (x *extractor) limit(l layer.Limits) {
-	x.bytes, x.entries = l.Bytes, l.Entries
-	if x.bytes == 0 {
-		x.bytes = defaultBytes
-	}
-	if x.entries == 0 {
-		x.entries = defaultEntries
-	}
-}
-
-func (x *extractor) run(ctx context.Context, t layer.Tree, name string) error {
-	f, err := t.Open(name)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	r, err := decompress(f)
+func (x *extractor) run(ctx context.Context, archive io.Reader) error {
+	left := cmp.Or(x.req.Limits.Bytes, defaultBytes)
+	x.entries = cmp.Or(x.req.Limits.Entries, defaultEntries)
+	r, err := decompress(archive)
 	if err != nil {
 		return err
 	}
 	defer r.Close()
-	tr := tar.NewReader(&bounded{r: r, left: x.bytes})
+	tr := tar.NewReader(&bounded{r: r, left: left})
 	for {
 		if err := ctx.Err(); err != nil {
 			return err

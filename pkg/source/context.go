@@ -62,15 +62,22 @@ func (c *Context) Ignored(name string) (by string, ok bool) {
 type ContextOptions struct {
 	// Stdin is what "-" reads.
 	Stdin io.Reader
-	// Digests remembers the digests of local files; nil remembers nothing.
-	Digests Digests
-	// TempDir makes a directory for what is fetched (store.TempDir). The context removes it when it is closed.
+	// Digests opens what is remembered of the files below a directory, named by its absolute path; nil remembers nothing.
+	Digests func(root string) (Digests, error)
+	// TempDir makes a directory for what is fetched (store.TempDir); nil makes it where the system wants. It is removed with the context.
 	TempDir func(pattern string) (string, error)
+	// Limits bound what an archive unpacks to.
+	Limits layer.Limits
+	// Secret returns a secret by its id, for HTTP_AUTH_HEADER_host, HTTP_AUTH_TOKEN_host, GIT_AUTH_HEADER and GIT_AUTH_TOKEN, and the latter two
+	// with ".host"; nil has none.
+	Secret func(id string) ([]byte, bool)
+	HTTP   HTTPOptions
+	Git    GitOptions
 }
 
 // OpenDir opens a directory with its .dockerignore applied, as a context whose Dockerfile is not looked for.
 func OpenDir(ctx context.Context, dir string, o ContextOptions) (*Context, error) {
-	t, err := newDirTree(dir, nil, o.Digests)
+	t, err := o.openDir(dir)
 	if err != nil {
 		return nil, fmt.Errorf("opening the build context: %w", err)
 	}
@@ -81,10 +88,25 @@ func OpenDir(ctx context.Context, dir string, o ContextOptions) (*Context, error
 	return &Context{Tree: t, close: []func() error{t.Close}}, nil
 }
 
+// openDir opens a directory as a tree of which nothing is ignored yet.
+func (o ContextOptions) openDir(dir string) (*dirTree, error) {
+	t, err := newDirTree(dir)
+	if err != nil {
+		return nil, err
+	}
+	if o.Digests != nil {
+		if t.digests, err = o.Digests(t.path); err != nil {
+			_ = t.root.Close()
+			return nil, err
+		}
+	}
+	return t, nil
+}
+
 // openMainDir opens the main context with its Dockerfile. dockerfile is as given with -f: a path of this machine, "-" for standard input,
 // or "" for the default in the context.
 func openMainDir(dir, dockerfile string, o ContextOptions) (_ *Context, err error) {
-	t, err := newDirTree(dir, nil, o.Digests)
+	t, err := o.openDir(dir)
 	if err != nil {
 		return nil, fmt.Errorf("opening the build context: %w", err)
 	}
@@ -174,19 +196,10 @@ func (t *dirTree) readIgnore(first ...string) error {
 		if err != nil {
 			return err
 		}
-		t.setIgnore(ig)
-		return nil
+		t.ignore = ig
+		return t.reset()
 	}
 	return nil
-}
-
-// setIgnore puts an ignore file in force; what was seen without it is forgotten.
-func (t *dirTree) setIgnore(ig *Ignore) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	root := t.nodes["."]
-	root.listed, root.children = false, nil
-	t.ignore, t.nodes = ig, map[string]*dirNode{".": root}
 }
 
 // readNamed reads a Dockerfile by a path the user gave and returns where it is.

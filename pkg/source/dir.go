@@ -21,18 +21,26 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// FileStat is what a file's content is remembered by: when all of it is unchanged, so is the content. Times are in nanoseconds.
-type FileStat struct {
-	Dev, Ino     uint64
-	Size         int64
-	Mtime, Ctime int64
+// Digests remembers the digests of the files below one directory across builds, by name and stat. It is safe for concurrent use;
+// *cache.Files is one.
+type Digests interface {
+	// Digest returns the digest of the file at path, if one is remembered for exactly this stat.
+	Digest(path string, fi fs.FileInfo) (digest.Digest, bool)
+	// Put remembers a digest. fi was taken before the file was read.
+	Put(path string, fi fs.FileInfo, d digest.Digest)
+	// Save is called once, when the directory is closed.
+	Save() error
 }
 
-// Digests remembers the digests of files across builds. It is safe for concurrent use.
-type Digests interface {
-	// Get returns the digest of the file at an absolute path, if it was put with the same stat.
-	Get(path string, st FileStat) (digest.Digest, bool)
-	Put(path string, st FileStat, d digest.Digest)
+// fileStat is what a file is known by while the tree is open. Times are in nanoseconds.
+type fileStat struct {
+	dev, ino     uint64
+	size         int64
+	mtime, ctime int64
+}
+
+func statOf(st *unix.Stat_t) fileStat {
+	return fileStat{dev: uint64(st.Dev), ino: st.Ino, size: st.Size, mtime: st.Mtim.Nano(), ctime: st.Ctim.Nano()} //nolint:unconvert // differs by architecture
 }
 
 // dirTree shows a directory as a tree. Every name is opened from the directory's descriptor without following a symlink, so nothing outside
@@ -43,8 +51,9 @@ type dirTree struct {
 	root    *os.File
 	ignore  *Ignore
 	digests Digests
-	// normal gives files and directories the modes of a git checkout, 0644 and 0755.
+	// normal gives files and directories the modes of a git checkout, 0644 and 0755; mtime, where it is set, replaces the time of everything.
 	normal bool
+	mtime  time.Time
 
 	mu    sync.Mutex
 	nodes map[string]*dirNode // by name
@@ -53,7 +62,7 @@ type dirTree struct {
 // dirNode is one name of the directory, ignored or not.
 type dirNode struct {
 	entry   layer.Entry
-	stat    FileStat
+	stat    fileStat
 	links   uint64
 	verdict int // of the ignore file
 	// children are all there are, by name, once listed.
@@ -63,7 +72,7 @@ type dirNode struct {
 	shown int
 }
 
-func newDirTree(dir string, ig *Ignore, digests Digests) (*dirTree, error) {
+func newDirTree(dir string) (*dirTree, error) {
 	abs, err := filepath.Abs(dir)
 	if err != nil {
 		return nil, err
@@ -72,23 +81,47 @@ func newDirTree(dir string, ig *Ignore, digests Digests) (*dirTree, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &dirTree{path: abs, root: f, ignore: ig, digests: digests, nodes: map[string]*dirNode{}}
-	var st unix.Stat_t
-	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+	return dirTreeOf(abs, f)
+}
+
+// dirTreeOf is the tree of an open directory, which it takes over.
+func dirTreeOf(abs string, f *os.File) (*dirTree, error) {
+	t := &dirTree{path: abs, root: f}
+	if err := t.reset(); err != nil {
 		_ = f.Close()
-		return nil, &fs.PathError{Op: "stat", Path: abs, Err: err}
+		return nil, err
 	}
-	root := t.node(".", &st, "")
-	root.verdict = none
-	t.nodes["."] = root
 	return t, nil
 }
 
-func (t *dirTree) Close() error { return t.root.Close() }
+// reset forgets what has been seen.
+func (t *dirTree) reset() error {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(t.root.Fd()), &st); err != nil {
+		return &fs.PathError{Op: "stat", Path: t.path, Err: err}
+	}
+	n := t.node(".", &st, "")
+	n.verdict = none
+	t.nodes = map[string]*dirNode{".": n}
+	return nil
+}
+
+// Close saves the digests and closes the directory.
+func (t *dirTree) Close() error {
+	var err error
+	if t.digests != nil {
+		err = t.digests.Save()
+	}
+	return errors.Join(err, t.root.Close())
+}
 
 // open opens a name below the root; no component may be a symlink.
 func (t *dirTree) open(name string, flags int) (*os.File, error) {
-	fd, err := openBeneath(int(t.root.Fd()), name, flags|unix.O_CLOEXEC|unix.O_NOFOLLOW|unix.O_NOCTTY)
+	flags |= unix.O_CLOEXEC | unix.O_NOFOLLOW
+	if flags&unix.O_PATH == 0 {
+		flags |= unix.O_NOCTTY // with O_PATH openat2 refuses it
+	}
+	fd, err := openBeneath(int(t.root.Fd()), name, flags)
 	if err != nil {
 		return nil, &fs.PathError{Op: "open", Path: name, Err: err}
 	}
@@ -264,8 +297,8 @@ func (t *dirTree) stat(d *os.File, parent *dirNode, base string) (*dirNode, erro
 func (t *dirTree) node(name string, st *unix.Stat_t, link string) *dirNode {
 	n := &dirNode{
 		entry: layer.Entry{Path: name, Mode: int64(st.Mode & 0o7777), ModTime: time.Unix(st.Mtim.Unix()), Linkname: link},
-		stat:  FileStat{Dev: uint64(st.Dev), Ino: st.Ino, Size: st.Size, Mtime: st.Mtim.Nano(), Ctime: st.Ctim.Nano()}, //nolint:unconvert // differs by architecture
-		links: uint64(st.Nlink),                                                                                        //nolint:unconvert // the same
+		stat:  statOf(st),
+		links: uint64(st.Nlink), //nolint:unconvert // the same
 	}
 	e := &n.entry
 	switch st.Mode & unix.S_IFMT {
@@ -294,6 +327,9 @@ func (t *dirTree) node(name string, st *unix.Stat_t, link string) *dirNode {
 		case e.Type == layer.File:
 			e.Mode = 0o644
 		}
+	}
+	if !t.mtime.IsZero() {
+		e.ModTime = t.mtime
 	}
 	return n
 }
@@ -420,7 +456,7 @@ func (t *dirTree) openFile(name string) (*dirNode, *checkedFile, error) {
 type checkedFile struct {
 	*os.File
 	name string
-	want FileStat
+	want fileStat
 }
 
 // Read hides io.EOF behind a last look at the file.
@@ -444,7 +480,7 @@ func (c *checkedFile) check() error {
 	if err := unix.Fstat(int(c.File.Fd()), &st); err != nil {
 		return &fs.PathError{Op: "stat", Path: c.name, Err: err}
 	}
-	got := FileStat{Dev: uint64(st.Dev), Ino: st.Ino, Size: st.Size, Mtime: st.Mtim.Nano(), Ctime: st.Ctim.Nano()} //nolint:unconvert // differs by architecture
+	got := statOf(&st)
 	if st.Mode&unix.S_IFMT != unix.S_IFREG || got != c.want {
 		return fmt.Errorf("reading %s: it changed while it was being used", c.name)
 	}
@@ -455,23 +491,22 @@ func (c *checkedFile) check() error {
 func (t *dirTree) Digest(name string) (digest.Digest, error) {
 	t.mu.Lock()
 	n, err := t.lookup(name)
-	if err == nil && n.entry.Digest != "" {
-		d := n.entry.Digest
-		t.mu.Unlock()
-		return d, nil
-	}
-	t.mu.Unlock()
 	if err != nil {
+		t.mu.Unlock()
 		return "", err
 	}
-	full := filepath.Join(t.path, filepath.FromSlash(name))
+	known, fi := n.entry.Digest, n.info()
+	t.mu.Unlock()
+	if known != "" {
+		return known, nil
+	}
 	if t.digests != nil && n.entry.Type == layer.File {
-		if d, ok := t.digests.Get(full, n.stat); ok {
+		if d, ok := t.digests.Digest(name, fi); ok {
 			t.remember(n, d)
 			return d, nil
 		}
 	}
-	n, f, err := t.openFile(name)
+	_, f, err := t.openFile(name)
 	if err != nil {
 		return "", err
 	}
@@ -482,9 +517,8 @@ func (t *dirTree) Digest(name string) (digest.Digest, error) {
 	}
 	d := h.Digest()
 	t.remember(n, d)
-	// A file changed a moment ago may change again without its times telling.
-	if now := time.Now().UnixNano(); t.digests != nil && now-max(n.stat.Mtime, n.stat.Ctime) > int64(2*time.Second) {
-		t.digests.Put(full, n.stat, d)
+	if t.digests != nil {
+		t.digests.Put(name, fi, d)
 	}
 	return d, nil
 }
@@ -494,6 +528,28 @@ func (t *dirTree) remember(n *dirNode, d digest.Digest) {
 	n.entry.Digest = d
 	t.mu.Unlock()
 }
+
+// info is the stat of a regular file in the form that Digests take.
+func (n *dirNode) info() fs.FileInfo {
+	st := n.stat
+	return fileInfo{path.Base(n.entry.Path), &syscall.Stat_t{
+		Dev: st.dev, Ino: st.ino, Size: st.size, Mode: syscall.S_IFREG | uint32(n.entry.Mode),
+		Mtim: syscall.NsecToTimespec(st.mtime), Ctim: syscall.NsecToTimespec(st.ctime),
+	}}
+}
+
+// fileInfo is the fs.FileInfo of a stat of a regular file.
+type fileInfo struct {
+	name string
+	st   *syscall.Stat_t
+}
+
+func (f fileInfo) Name() string       { return f.name }
+func (f fileInfo) Size() int64        { return f.st.Size }
+func (f fileInfo) Mode() fs.FileMode  { return fs.FileMode(f.st.Mode & 0o777) }
+func (f fileInfo) ModTime() time.Time { return time.Unix(f.st.Mtim.Unix()) }
+func (f fileInfo) IsDir() bool        { return false }
+func (f fileInfo) Sys() any           { return f.st }
 
 // LinkID implements layer.Tree.
 func (t *dirTree) LinkID(name string) (string, error) {
@@ -506,7 +562,7 @@ func (t *dirTree) LinkID(name string) (string, error) {
 	if n.entry.Type != layer.File || n.links < 2 {
 		return "", nil
 	}
-	return strconv.FormatUint(n.stat.Dev, 36) + ":" + strconv.FormatUint(n.stat.Ino, 36), nil
+	return strconv.FormatUint(n.stat.dev, 36) + ":" + strconv.FormatUint(n.stat.ino, 36), nil
 }
 
 var _ layer.Tree = (*dirTree)(nil)
