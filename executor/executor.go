@@ -10,6 +10,7 @@ import (
 	"io"
 	"net/netip"
 	"os"
+	"time"
 )
 
 // Executor runs processes. Implementations are safe for concurrent use.
@@ -38,6 +39,8 @@ type Spec struct {
 	Ulimits []Ulimit
 	// ShmSize is the size of /dev/shm in bytes; 0 is 64 MiB.
 	ShmSize int64
+	// Grace is how long the processes have between SIGTERM and SIGKILL once ctx has ended; 0 is 10 seconds.
+	Grace time.Duration
 }
 
 // Process is what is executed.
@@ -45,7 +48,8 @@ type Process struct {
 	// Args is the command and its arguments; Args[0] is looked up in the PATH of Env.
 	Args []string
 	Env  []string
-	// Dir is the absolute working directory, which must exist.
+	// Dir is the absolute working directory; "" is "/". It is looked up in the root filesystem with its mounts, and made,
+	// owned by root, where a step before has removed it.
 	Dir string
 	// User is resolved in the root filesystem's /etc/passwd and /etc/group: "name", "uid", "name:group", "uid:gid"; "" is root.
 	User string

@@ -1,0 +1,285 @@
+// Package runc runs processes with runc's libcontainer, inside the place that pkg/userns made (or, as root, anywhere).
+// It is the executor for every place where mounts and pid namespaces are allowed.
+//
+// The process gets what `docker build` gives a RUN step: its own pid, mount, ipc and uts namespaces, docker's default
+// capabilities and seccomp profile, masked and read-only paths, a /dev of its own, and /etc/hosts and /etc/resolv.conf
+// mounted read-only so that they never end up in a layer. Three things differ, each on purpose:
+//
+//   - No control group is made: none is delegated to an ordinary user, and one would outlive a killed build. What the
+//     devices controller forbids is forbidden by mounting everything nodev where the kernel does not do so already.
+//   - Syncs answer success without being carried out: the root filesystem is scratch until the caller commits it.
+//   - A process that has no use for SIGTERM is not kept waiting for: see stop.
+//
+// Importing the package is enough for a program, or a test binary, to serve as libcontainer's own init.
+package runc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+
+	"github.com/opencontainers/runc/libcontainer"
+	_ "github.com/opencontainers/runc/libcontainer/nsenter" // makes the namespaces, in C, before Go's runtime starts
+	"golang.org/x/sys/unix"
+
+	"github.com/cairn-build/cairn/executor"
+	"github.com/cairn-build/cairn/pkg/userns"
+)
+
+// The second process that libcontainer starts is this program with the argument "init".
+var _ = userns.Entry("init", "_LIBCONTAINER_INITPIPE", libcontainer.Init)
+
+var _ executor.Executor = (*Executor)(nil)
+
+// Executor runs processes with libcontainer. It is made by New and safe for concurrent use.
+type Executor struct {
+	dir     string
+	mounted bool
+	place   place
+
+	seccomp sync.Map // capabilities, joined → *configs.Seccomp
+}
+
+// Options are the choices of an Executor.
+type Options struct {
+	// Dir is a directory for the state of running processes. It is made, private to the user, if it does not exist. Only
+	// one Executor may use it at a time. In a place made by userns.Enter a tmpfs is mounted there, so nothing of it is
+	// ever on disk; elsewhere a killed program leaves small files there, which the next New removes.
+	Dir string
+}
+
+// New returns an Executor.
+func New(o Options) (*Executor, error) {
+	dir, err := filepath.Abs(o.Dir)
+	if err != nil {
+		return nil, fmt.Errorf("preparing the executor's directory: %w", err)
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("preparing the executor's directory: %w", err)
+	}
+	// libcontainer refuses a root whose path has a symbolic link in it.
+	if dir, err = filepath.EvalSymlinks(dir); err != nil {
+		return nil, fmt.Errorf("preparing the executor's directory: %w", err)
+	}
+	p, err := probe()
+	if err != nil {
+		return nil, err
+	}
+	e := &Executor{dir: dir, place: p}
+	if userns.Inside() {
+		e.mounted = unix.Mount("tmpfs", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=700") == nil
+	}
+	if !e.mounted {
+		old, err := filepath.Glob(filepath.Join(dir, runPrefix+"*"))
+		if err != nil {
+			return nil, fmt.Errorf("preparing the executor's directory: %w", err)
+		}
+		for _, d := range old {
+			os.RemoveAll(d)
+		}
+	}
+	return e, nil
+}
+
+// Close gives back what New took. No process may be running.
+func (e *Executor) Close() error {
+	if !e.mounted {
+		return nil
+	}
+	if err := unix.Unmount(e.dir, unix.MNT_DETACH); err != nil {
+		return fmt.Errorf("unmounting the executor's directory: %w", err)
+	}
+	return nil
+}
+
+// Name returns "runc".
+func (e *Executor) Name() string { return "runc" }
+
+// runPrefix begins the name of the directory of one run.
+const runPrefix = "run-"
+
+// Run implements executor.Executor. A command that does not exist or cannot be executed is, as for a shell, an
+// *executor.ExitError of 127 or 126, wrapped in what was wrong with it.
+func (e *Executor) Run(ctx context.Context, spec executor.Spec) error {
+	if err := check(spec); err != nil {
+		return err
+	}
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("running %q: %w", spec.Process.Args[0], context.Cause(ctx))
+	}
+	rootPath, err := filepath.EvalSymlinks(spec.Root)
+	if err != nil {
+		return fmt.Errorf("opening the root filesystem: %w", err)
+	}
+	root, err := os.OpenFile(rootPath, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("opening the root filesystem: %w", err)
+	}
+	defer root.Close()
+
+	dir, err := os.MkdirTemp(e.dir, runPrefix)
+	if err != nil {
+		return fmt.Errorf("preparing to run %q: %w", spec.Process.Args[0], err)
+	}
+	defer os.RemoveAll(dir)
+
+	r := &run{Executor: e, spec: spec, root: root, rootPath: rootPath, dir: dir}
+	err = r.do(ctx)
+	return errors.Join(err, r.cleanUp())
+}
+
+// check refuses what has no meaning here: a wrong value must never become a default.
+func check(spec executor.Spec) error {
+	switch {
+	case len(spec.Process.Args) == 0 || spec.Process.Args[0] == "":
+		return errors.New("running a process: no command given")
+	case !slices.Contains([]executor.NetworkMode{executor.NetworkDefault, executor.NetworkNone, executor.NetworkHost}, spec.Network):
+		return fmt.Errorf("running %q: unknown network mode %q", spec.Process.Args[0], spec.Network)
+	case !slices.Contains([]executor.SecurityMode{executor.SecuritySandbox, executor.SecurityInsecure}, spec.Security):
+		return fmt.Errorf("running %q: unknown security mode %q", spec.Process.Args[0], spec.Security)
+	case spec.Process.Dir != "" && !filepath.IsAbs(spec.Process.Dir):
+		return fmt.Errorf("running %q: working directory %q is not absolute", spec.Process.Args[0], spec.Process.Dir)
+	case spec.ShmSize < 0:
+		return fmt.Errorf("running %q: shm size %d is negative", spec.Process.Args[0], spec.ShmSize)
+	}
+	return nil
+}
+
+// run is one process on its way.
+type run struct {
+	*Executor
+	spec     executor.Spec
+	root     *os.File // O_PATH
+	rootPath string
+	dir      string
+
+	stubs []stub
+	bound bool // dir/root is a mount of rootPath
+}
+
+func (r *run) do(ctx context.Context) error {
+	u, err := lookupUser(r.root, r.spec.Process.User)
+	if err != nil {
+		return err
+	}
+	cfg, err := r.config()
+	if err != nil {
+		return err
+	}
+	c, err := libcontainer.Create(r.dir, "container", cfg)
+	if err != nil {
+		return fmt.Errorf("creating the container: %w", err)
+	}
+	proc := &libcontainer.Process{
+		Init:             true,
+		Args:             r.spec.Process.Args,
+		Env:              environment(r.spec.Process.Env, u.Home),
+		Cwd:              r.spec.Process.Dir,
+		UID:              u.Uid,
+		GID:              u.Gid,
+		AdditionalGroups: append([]int{u.Gid}, u.Sgids...),
+	}
+	if proc.Cwd == "" {
+		proc.Cwd = "/"
+	}
+	if proc.Rlimits, err = rlimits(r.spec.Ulimits); err != nil {
+		return err
+	}
+	io, err := r.streams(proc)
+	if err != nil {
+		return fmt.Errorf("running %q: %w", proc.Args[0], err)
+	}
+	err = c.Run(proc)
+	io.started()
+	if err != nil {
+		io.finish()
+		_ = c.Destroy()
+		return startError(proc.Args[0], err)
+	}
+	err = r.wait(ctx, proc)
+	ioErr := io.finish()
+	if derr := c.Destroy(); derr != nil && err == nil {
+		err = fmt.Errorf("removing the container: %w", derr)
+	}
+	if err == nil && ioErr != nil {
+		err = fmt.Errorf("copying the output of %q: %w", proc.Args[0], ioErr)
+	}
+	return err
+}
+
+// cleanUp removes what was made in the root filesystem and the mount around it.
+func (r *run) cleanUp() error {
+	err := removeStubs(r.stubs)
+	if r.bound {
+		if uerr := unix.Unmount(filepath.Join(r.dir, "root"), unix.MNT_DETACH); uerr != nil {
+			err = errors.Join(err, fmt.Errorf("unmounting the root filesystem: %w", uerr))
+		}
+	}
+	return err
+}
+
+// startError tells a command that cannot be executed from a failure of ours. libcontainer's init reports both as text
+// over a pipe; what is searched for are the words of Go's exec.LookPath.
+func startError(name string, err error) error {
+	text := err.Error()
+	i := strings.LastIndex(text, "exec: ")
+	if i < 0 {
+		return fmt.Errorf("running %q: %w", name, err)
+	}
+	text = strings.TrimSpace(text[i:])
+	for _, s := range []string{"executable file not found in $PATH", "no such file or directory", "not a directory"} {
+		if strings.HasSuffix(text, s) {
+			return fmt.Errorf("%s: %w", text, &executor.ExitError{Code: 127})
+		}
+	}
+	for _, s := range []string{"permission denied", "is a directory"} {
+		if strings.HasSuffix(text, s) {
+			return fmt.Errorf("%s: %w", text, &executor.ExitError{Code: 126})
+		}
+	}
+	return fmt.Errorf("running %q: %w", name, err)
+}
+
+// exitError turns the end of a process into the error of Run.
+func exitError(st *os.ProcessState) error {
+	ws, ok := st.Sys().(syscall.WaitStatus)
+	switch {
+	case !ok:
+		return fmt.Errorf("unexpected end of the process: %s", st)
+	case ws.Signaled():
+		return &executor.ExitError{Code: 128 + int(ws.Signal()), Signal: int(ws.Signal())}
+	case ws.ExitStatus() != 0:
+		return &executor.ExitError{Code: ws.ExitStatus()}
+	}
+	return nil
+}
+
+// defaultPath is what BuildKit sets for an image without a PATH.
+const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+// environment completes env with PATH and HOME. HOME must not be left to libcontainer: it would look the user up again,
+// without any of the care that lookupUser takes.
+func environment(env []string, home string) []string {
+	out := slices.Clone(env)
+	has := func(name string) bool {
+		for _, kv := range slices.Backward(out) {
+			if v, ok := strings.CutPrefix(kv, name+"="); ok {
+				return v != ""
+			}
+		}
+		return false
+	}
+	if !has("PATH") {
+		out = append(out, "PATH="+defaultPath)
+	}
+	if !has("HOME") {
+		out = append(out, "HOME="+home)
+	}
+	return out
+}
