@@ -49,7 +49,8 @@ func (e *exporter) writeDocker(ctx context.Context, w io.Writer, b image.Built, 
 	return tarball.MultiRefWrite(images, w)
 }
 
-// dockerImage shows an image to the tarball package. Its ctx is that of the one call it lives for: the interface has no place for it.
+// dockerImage shows an image to the tarball package. Its ctx is that of the one call it lives for: the interface has no
+// place for it.
 type dockerImage struct {
 	image.Built
 	ctx context.Context //nolint:containedctx // see above

@@ -1,11 +1,11 @@
-// Package export delivers what was built: to registries, into the local store, as an OCI layout or docker tarball, or as the bare root filesystem in a
-// tarball or directory.
+// Package export delivers what was built: to registries, into the local store, as an OCI layout or docker tarball, or as the
+// bare root filesystem in a tarball or directory.
 //
 //	Request { Specs } ─ attributes of the Output ─► rewritten layers? ─ image.Assemble ─► Set ─► push | store | oci | docker
 //	                                                       layer.Tree of each platform ─► tar | local
 //
-// Nothing that is written is ever half there: files are written beside their place and renamed, an OCI directory gets its index last, a
-// registry its manifest last. The same request gives the same bytes.
+// Nothing that is written is ever half there: files are written beside their place and renamed, an OCI directory gets its
+// index last, a registry its manifest last. The same request gives the same bytes.
 package export
 
 import (

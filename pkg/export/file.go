@@ -21,8 +21,8 @@ func WriteFile(path string, data []byte) error {
 	})
 }
 
-// replaceFile lets fill write a file beside path, which takes its place when it is complete and durable. A path that exists and is no regular file
-// (/dev/null, a named pipe) is written to.
+// replaceFile lets fill write a file beside path, which takes its place when it is complete and durable. A path that exists
+// and is no regular file (/dev/null, a named pipe) is written to.
 func replaceFile(path string, fill func(io.Writer) error) (err error) {
 	mode := fs.FileMode(0o666) // less the umask
 	switch fi, err := os.Stat(path); {

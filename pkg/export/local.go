@@ -15,9 +15,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// writeLocal writes the root filesystem into a directory. What is there already stays, unless the image has something of the same name: files are
-// replaced by renaming, directories are merged, and a symlink in the place of a directory is replaced, never followed. Files belong to who
-// runs the build, as with docker buildx; owners are kept by type=tar.
+// writeLocal writes the root filesystem into a directory. What is there already stays, unless the image has something of the
+// same name: files are replaced by renaming, directories are merged, and a symlink in the place of a directory is replaced,
+// never followed. Files belong to who runs the build, as with docker buildx; owners are kept by type=tar.
 func (e *exporter) writeLocal(ctx context.Context) error {
 	all, err := e.rootfses(ctx)
 	if err != nil {
@@ -51,9 +51,12 @@ func (e *exporter) writeTree(ctx context.Context, root *os.Root, r rootfs) error
 		defer sub.Close()
 		root = sub
 	}
-	w := &treeWriter{e: e, tree: r.tree, top: root, links: linker{}}
+	w := &treeWriter{e: e, tree: r.tree, top: root, links: linker{}, skipped: map[string]bool{}}
 	if err := w.fill(ctx, root, "."); err != nil {
 		return err
+	}
+	if len(w.skipped) > 0 {
+		e.say("%d devices were left out, to make them needs root; type=tar keeps them", len(w.skipped))
 	}
 	if w.badXattrs > 0 {
 		e.say("%d extended attributes could not be set: %v", w.badXattrs, w.xattrErr)
@@ -70,6 +73,8 @@ type treeWriter struct {
 	// badXattrs counts the attributes that the file system or the rights here do not allow; xattrErr is the first of them.
 	badXattrs int
 	xattrErr  error
+	// skipped are the devices that only root can make. In a user namespace nobody is root enough.
+	skipped map[string]bool
 }
 
 // place is where one entry goes: base in an open directory.
@@ -111,6 +116,10 @@ func (w *treeWriter) write(ctx context.Context, en layer.Entry, p place) error {
 	tmp := p
 	tmp.base = tempName()
 	err := w.create(en, tmp)
+	if errors.Is(err, errSkipped) {
+		w.skipped[en.Path] = true
+		return nil
+	}
 	if err == nil {
 		err = w.takePlace(tmp, p)
 	}
@@ -140,11 +149,16 @@ func (w *treeWriter) takePlace(tmp, p place) error {
 	return nil
 }
 
+var errSkipped = errors.New("left out")
+
 // create makes the file of an entry, which is no directory, under a temporary name.
 func (w *treeWriter) create(en layer.Entry, p place) error {
 	first, err := w.links.first(w.tree, en)
 	if err != nil {
 		return err
+	}
+	if w.skipped[first] {
+		return errSkipped
 	}
 	if first != "" {
 		return w.top.Link(first, path.Join(path.Dir(en.Path), p.base))
@@ -173,7 +187,7 @@ func (w *treeWriter) create(en layer.Entry, p place) error {
 		}
 		err := mknod(fd, p.base, kind|uint32(en.Mode), unix.Mkdev(uint32(en.Devmajor), uint32(en.Devminor)))
 		if errors.Is(err, unix.EPERM) {
-			return fmt.Errorf("making a device needs root: %w; type=tar keeps devices without", err)
+			return errSkipped
 		}
 		if err != nil {
 			return err

@@ -30,7 +30,8 @@ func (r Result) Metadata() map[string]any {
 	return m
 }
 
-// ImageID is what --iidfile holds: the digest of the config, or of the index of several images. Empty for an output without an image.
+// ImageID is what --iidfile holds: the digest of the config, or of the index of several images. Empty for an output without
+// an image.
 func (r Result) ImageID() digest.Digest {
 	if d := r.Set.ConfigDigest(); d != "" {
 		return d

@@ -21,7 +21,8 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// annotationImageName is where containerd, and so ctr and nerdctl, look for the whole name; the reference name of the specification is the tag alone.
+// annotationImageName is where containerd, and so ctr and nerdctl, look for the whole name; the reference name of the
+// specification is the tag alone.
 const annotationImageName = "io.containerd.image.name"
 
 // maxIndex is the most bytes an index.json that is added to may have.
@@ -44,7 +45,8 @@ func (e *exporter) members(ctx context.Context, set image.Set) []member {
 		small(b.ConfigDescriptor.Digest, b.Config)
 		small(b.Descriptor.Digest, b.Manifest)
 		for _, l := range b.Layers {
-			byDigest[l.Descriptor.Digest] = member{l.Descriptor.Digest, l.Descriptor.Size, func() (io.ReadCloser, error) { return e.Blob(ctx, l) }}
+			d := l.Descriptor
+			byDigest[d.Digest] = member{d.Digest, d.Size, func() (io.ReadCloser, error) { return e.Blob(ctx, l) }}
 		}
 	}
 	if set.Index != nil {
@@ -66,7 +68,8 @@ func (e *exporter) copyBlob(ctx context.Context, w io.Writer, m member) error {
 	}
 	defer r.Close()
 	v := m.digest.Verifier()
-	n, err := io.Copy(io.MultiWriter(w, v), &counter{ctx: ctx, r: r, vertex: e.vertex, name: "writing " + shortDigest(m.digest), total: m.size})
+	c := &counter{ctx: ctx, r: r, vertex: e.vertex, name: "writing " + shortDigest(m.digest), total: m.size}
+	n, err := io.Copy(io.MultiWriter(w, v), c)
 	if err != nil {
 		return fmt.Errorf("reading blob %s: %w", m.digest, err)
 	}
@@ -188,8 +191,8 @@ func (e *exporter) writeOCITar(ctx context.Context, w io.Writer, set image.Set, 
 	return tw.Close()
 }
 
-// writeOCIDir writes an OCI image layout into a directory. One that is a layout already keeps its images: an entry of the same name is replaced, other
-// entries stay. The index is replaced last, so that it never names a blob that is not there.
+// writeOCIDir writes an OCI image layout into a directory. One that is a layout already keeps its images: an entry of the
+// same name is replaced, other entries stay. The index is replaced last, so that it never names a blob that is not there.
 func (e *exporter) writeOCIDir(ctx context.Context, set image.Set, names []string) error {
 	entries, err := e.indexEntries(set, names)
 	if err != nil {

@@ -59,7 +59,7 @@ func attrsOf(typ string) ([]string, bool) {
 	img := []string{attrName, attrCompression, attrLevel, attrForce, attrOCITypes, attrRewriteTimestamp}
 	switch typ {
 	case TypeRegistry:
-		return append(img, attrPushByDigest), true
+		return append(img, attrPush, attrPushByDigest), true
 	case TypeImage:
 		return append(img, attrPush, attrPushByDigest, attrNameCanonical), true
 	case TypeOCI, TypeDocker:
@@ -70,8 +70,8 @@ func attrsOf(typ string) ([]string, bool) {
 	return nil, false
 }
 
-// ParseOutput reads the value of -o/--output as docker buildx takes it: KEY=VALUE pairs as one record of CSV (RFC 4180), a directory alone
-// for type=local, or "-" alone for type=tar on the standard output. What is not known is an error.
+// ParseOutput reads the value of -o/--output as docker buildx takes it: KEY=VALUE pairs as one record of CSV (RFC 4180), a
+// directory alone for type=local, or "-" alone for type=tar on the standard output. What is not known is an error.
 func ParseOutput(s string) (Output, error) {
 	fields, err := readCSV(s)
 	if err != nil {
@@ -141,6 +141,9 @@ func (o Output) check() error {
 	case TypeRegistry, TypeImage:
 		if o.Dest != "" {
 			return fmt.Errorf("type=%s has no dest", o.Type)
+		}
+		if o.Type == TypeRegistry && !o.flag(attrPush, true) {
+			return errors.New("type=registry pushes; push=false contradicts it (type=image keeps the image here)")
 		}
 	case TypeLocal:
 		if o.Dest == "" || o.Dest == Stdout {
@@ -253,8 +256,8 @@ func (o Output) compression() (compression, error) {
 		case "uncompressed":
 			return c, errors.New("compression=uncompressed has no level")
 		}
-		if n < 0 || n > limit {
-			return c, fmt.Errorf("compression-level=%d: want 0 to %d", n, limit)
+		if n < 1 || n > limit {
+			return c, fmt.Errorf("compression-level=%d: want 1 to %d", n, limit)
 		}
 		c.level = &n
 	}

@@ -17,8 +17,9 @@ import (
 // parallelPushes is how many blobs of one repository are on their way at once.
 const parallelPushes = 5
 
-// push sends an image under all names. A repository gets each blob once, whatever the number of its tags; a blob that another repository of the same
-// registry has is mounted from there. Manifests go last, so that an image can be seen only when it is whole.
+// push sends an image under all names. A repository gets each blob once, whatever the number of its tags; a blob that
+// another repository of the same registry has is mounted from there. Manifests go last, so that an image can be seen only
+// when it is whole.
 func (e *exporter) push(ctx context.Context, set image.Set, names []string) error {
 	repos, refs, err := e.byRepository(set, names)
 	if err != nil {

@@ -19,8 +19,8 @@ type rootfs struct {
 	tree layer.Tree
 }
 
-// rootfses returns the root filesystems to be written. With several platforms each has a directory, as docker buildx does it; platform-split
-// says it explicitly.
+// rootfses returns the root filesystems to be written. With several platforms each has a directory, as docker buildx does
+// it; platform-split says it explicitly.
 func (e *exporter) rootfses(ctx context.Context) ([]rootfs, error) {
 	split := e.flag(attrPlatformSplit, len(e.Images) > 1)
 	if !split && len(e.Images) > 1 {
@@ -75,7 +75,8 @@ func (e *exporter) walk(ctx context.Context, t layer.Tree, dir string, f func(la
 	return nil
 }
 
-// writeRootfs writes the root filesystem as an uncompressed tarball, with owners, modes, hard links, devices and extended attributes.
+// writeRootfs writes the root filesystem as an uncompressed tarball, with owners, modes, hard links, devices and extended
+// attributes.
 func (e *exporter) writeRootfs(ctx context.Context, w io.Writer) error {
 	all, err := e.rootfses(ctx)
 	if err != nil {

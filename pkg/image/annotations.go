@@ -32,13 +32,13 @@ type Annotation struct {
 type Annotations []Annotation
 
 // levelSyntax is LEVEL[PLATFORM], the platform in square brackets and optional.
-var levelSyntax = regexp.MustCompile(`^([a-z-]+)(?:\[([A-Za-z0-9_/.-]+)\])?$`)
+const levelSyntax = `^([a-z-]+)(?:\[([A-Za-z0-9_/.-]+)\])?$`
 
 // exportSyntax is the form exporters take them in: annotation[-LEVEL][PLATFORM].KEY (BuildKit, docs/annotations.md).
-var exportSyntax = regexp.MustCompile(`^annotation(?:-([a-z-]+))?(?:\[([A-Za-z0-9_/.-]+)\])?\.(\S+)$`)
+const exportSyntax = `^annotation(?:-([a-z-]+))?(?:\[([A-Za-z0-9_/.-]+)\])?\.(\S+)$`
 
-// ParseAnnotation reads the value of --annotation: [LEVEL[,LEVEL...]:]KEY=VALUE, where a LEVEL is a name and optionally a platform
-// ("manifest[linux/amd64]"). Without a level the annotation goes to the manifest.
+// ParseAnnotation reads the value of --annotation: [LEVEL[,LEVEL...]:]KEY=VALUE, where a LEVEL is a name and optionally a
+// platform ("manifest[linux/amd64]"). Without a level the annotation goes to the manifest.
 func ParseAnnotation(s string) (Annotations, error) {
 	k, v, ok := strings.Cut(s, "=")
 	if !ok {
@@ -51,9 +51,10 @@ func ParseAnnotation(s string) (Annotations, error) {
 	if key == "" {
 		return nil, fmt.Errorf("reading annotation %q: the key is empty", s)
 	}
+	level := regexp.MustCompile(levelSyntax)
 	var out Annotations
 	for _, l := range strings.Split(levels, ",") {
-		m := levelSyntax.FindStringSubmatch(l)
+		m := level.FindStringSubmatch(l)
 		if m == nil {
 			return nil, fmt.Errorf("reading annotation %q: %q is no level (manifest, index, manifest-descriptor, index-descriptor), "+
 				"optionally with a platform as in manifest[linux/amd64]", s, l)
@@ -70,7 +71,7 @@ func ParseAnnotation(s string) (Annotations, error) {
 // ParseAnnotationAttr reads an exporter's attribute such as annotation-manifest[linux/amd64].KEY. ok is false if the name is no
 // annotation's.
 func ParseAnnotationAttr(name, value string) (a Annotation, ok bool, err error) {
-	m := exportSyntax.FindStringSubmatch(name)
+	m := regexp.MustCompile(exportSyntax).FindStringSubmatch(name)
 	if m == nil {
 		return Annotation{}, false, nil
 	}

@@ -121,8 +121,8 @@ func assembleIndex(set Set, o Options) (Set, error) {
 	return set, nil
 }
 
-// writeConfig returns the config's JSON and its time of creation. Keys of the top level are sorted, so that the order does not depend on the
-// struct that the config went through (BuildKit patches a map of raw values, with the same effect).
+// writeConfig returns the config's JSON and its time of creation. Keys of the top level are sorted, so that the order does
+// not depend on the struct that the config went through (BuildKit patches a map of raw values, with the same effect).
 func writeConfig(s Spec, layers []layer.Layer, epoch *time.Time) ([]byte, time.Time, error) {
 	c := s.Config
 	if c.OS == "" {

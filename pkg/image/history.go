@@ -63,9 +63,10 @@ func fitBase(history []ocispec.History, layers int) []ocispec.History {
 	return out
 }
 
-// fillTimes gives entries without a time one. An entry after a timed one that was itself missing its time takes the time of the entry before
-// it; those before take the time of the first new layer: the first timed entry after the first untimed one, or, if there is none, the last
-// timed entry of all. So metadata in front of the first new layer is not dated like the base image.
+// fillTimes gives entries without a time one. An entry after a timed one that was itself missing its time takes the time of
+// the entry before it; those before take the time of the first new layer: the first timed entry after the first untimed one,
+// or, if there is none, the last timed entry of all. So metadata in front of the first new layer is not dated like the base
+// image.
 func fillTimes(history []ocispec.History) {
 	var created *time.Time
 	untimed := false

@@ -36,8 +36,8 @@ type Entry struct {
 	Descriptor ocispec.Descriptor
 }
 
-// Put keeps an image under names (its digest, if there are none) and returns the names as they were written. Layers whose bytes the store
-// does not hold are remembered with their Origin, to be fetched when they are needed.
+// Put keeps an image under names (its digest, if there are none) and returns the names as they were written. Layers whose
+// bytes the store does not hold are remembered with their Origin, to be fetched when they are needed.
 func (lo *Local) Put(ctx context.Context, set Set, names []string) ([]string, error) {
 	refs := make([]string, 0, len(names))
 	for _, n := range names {
@@ -231,7 +231,8 @@ func (lo *Local) readOne(d ocispec.Descriptor, manifest []byte) (Built, error) {
 		return Built{}, fmt.Errorf("reading config %s: %w", m.Config.Digest, err)
 	}
 	if len(c.RootFS.DiffIDs) != len(m.Layers) || len(m.Layers) > maxLayers {
-		return Built{}, fmt.Errorf("reading manifest %s: %d layers, but the config names %d DiffIDs", d.Digest, len(m.Layers), len(c.RootFS.DiffIDs))
+		return Built{}, fmt.Errorf("reading manifest %s: %d layers, but the config names %d DiffIDs",
+			d.Digest, len(m.Layers), len(c.RootFS.DiffIDs))
 	}
 	if d.Platform == nil {
 		p := c.Platform

@@ -7,11 +7,13 @@ import (
 	"unicode/utf8"
 )
 
-// Clean makes text of unknown origin fit to be shown on one line of a terminal: escape sequences are taken out, control characters and
-// others that are not printable (bidirectional overrides among them) appear in Go's escaped form, invalid UTF-8 as U+FFFD. Tabs stay.
+// Clean makes text of unknown origin fit to be shown on one line of a terminal: escape sequences are taken out, control
+// characters and others that are not printable (bidirectional overrides among them) appear in Go's escaped form, invalid
+// UTF-8 as U+FFFD. Tabs stay.
 //
-// What RUN prints, file names, labels, Dockerfile text and what registries answer all go through here before they reach a terminal
-// or a log: a terminal obeys such sequences, up to answering as if the user had typed (CVE-2003-0063 and its many heirs).
+// What RUN prints, file names, labels, Dockerfile text and what registries answer all go through here before they reach a
+// terminal or a log: a terminal obeys such sequences, up to answering as if the user had typed (CVE-2003-0063 and its many
+// heirs).
 func Clean(s string) string {
 	if isClean(s) {
 		return s
@@ -40,6 +42,11 @@ func Clean(s string) string {
 
 // isClean is the quick answer for the usual line.
 func isClean(s string) bool {
+	ascii := 0
+	for ascii < len(s) && (s[ascii] >= 0x20 && s[ascii] < 0x7f || s[ascii] == '\t') {
+		ascii++
+	}
+	s = s[ascii:]
 	for i, r := range s {
 		if r == utf8.RuneError {
 			_, n := utf8.DecodeRuneInString(s[i:])
@@ -59,8 +66,8 @@ func showable(r rune) bool {
 	return r == '\t' || r == '\u200c' || r == '\u200d' || unicode.IsPrint(r)
 }
 
-// escapeLen is the length of the complete escape sequence (ECMA-48, 5.4 and 5.6) that s begins with, 0 if it begins with none. One that is
-// cut off by the end of the line is none: what follows the ESC is then shown as text.
+// escapeLen is the length of the complete escape sequence (ECMA-48, 5.4 and 5.6) that s begins with, 0 if it begins with
+// none. One that is cut off by the end of the line is none: what follows the ESC is then shown as text.
 func escapeLen(s string) int {
 	if len(s) < 2 || s[0] != 0x1b {
 		return 0

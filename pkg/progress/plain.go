@@ -11,7 +11,8 @@ import (
 const (
 	// plainTick is how often Plain looks whether something has waited too long.
 	plainTick = 250 * time.Millisecond
-	// holdPart is how long part of a line waits for its end, holdOther how long the lines of a vertex wait while another has the word.
+	// holdPart is how long part of a line waits for its end, holdOther how long the lines of a vertex wait while another has
+	// the word.
 	holdPart  = 2 * time.Second
 	holdOther = 3 * time.Second
 	// transferEvery is the least time between two lines about one transfer.
@@ -20,9 +21,9 @@ const (
 	maxHeld = 256 << 10
 )
 
-// Plain returns a renderer that writes lines, for logs: each begins with the number of its vertex, so that the output of a step never stands at
-// the beginning of a line, where CI systems look for their commands. One vertex at a time has the word; lines of others wait
-// until it ends, or for three seconds.
+// Plain returns a renderer that writes lines, for logs: each begins with the number of its vertex, so that the output of a
+// step never stands at the beginning of a line, where CI systems look for their commands. One vertex at a time has the word;
+// lines of others wait until it ends, or for three seconds.
 //
 //	#7 [2/3] RUN make
 //	#7 0.312 cc -o hello hello.c

@@ -9,8 +9,9 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// RawJSON returns a renderer that writes one JSON object a line, in the shape of BuildKit's client.SolveStatus (client/graph.go): vertexes,
-// statuses, logs (data in base64) and warnings. A vertex's digest is its ID, or that of its ID where the ID is no digest.
+// RawJSON returns a renderer that writes one JSON object a line, in the shape of BuildKit's client.SolveStatus
+// (client/graph.go): vertexes, statuses, logs (data in base64) and warnings. A vertex's digest is its ID, or that of its ID
+// where the ID is no digest.
 func RawJSON(w io.Writer) Renderer {
 	return &rawJSON{enc: json.NewEncoder(w), started: map[string]*jsonVertex{}}
 }

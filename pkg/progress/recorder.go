@@ -2,8 +2,8 @@ package progress
 
 import "sync"
 
-// Recorder is a Sink that passes everything on and keeps the last lines that each running vertex put out, so that the report of a failed
-// step can show them. It is safe for concurrent use.
+// Recorder is a Sink that passes everything on and keeps the last lines that each running vertex put out, so that the report
+// of a failed step can show them. It is safe for concurrent use.
 type Recorder struct {
 	next Sink
 	keep int

@@ -8,8 +8,8 @@ import (
 	"golang.org/x/term"
 )
 
-// Renderer shows a build to somebody. Close shows what is left and ends what runs in the background; it returns the first error that
-// writing met. Events after Close are dropped.
+// Renderer shows a build to somebody. Close shows what is left and ends what runs in the background; it returns the first
+// error that writing met. Events after Close are dropped.
 type Renderer interface {
 	Sink
 	Close() error
@@ -23,8 +23,8 @@ type Options struct {
 	NoColor bool
 }
 
-// New returns the renderer for a mode of --progress: "auto" and "" (tty on a terminal, otherwise plain), "tty" (an error without a terminal),
-// "plain", "rawjson" or "quiet".
+// New returns the renderer for a mode of --progress: "auto" and "" (tty on a terminal, otherwise plain), "tty" (an error
+// without a terminal), "plain", "rawjson" or "quiet".
 func New(mode string, w io.Writer, o Options) (Renderer, error) {
 	switch mode {
 	case "plain":

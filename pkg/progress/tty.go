@@ -27,8 +27,8 @@ type TTYOptions struct {
 	NoColor bool
 }
 
-// TTY returns a renderer for a terminal. What has ended is written once, a line each, and scrolls away; below it the running steps are drawn
-// anew ten times a second, with their times, transfers and the last lines of their output.
+// TTY returns a renderer for a terminal. What has ended is written once, a line each, and scrolls away; below it the running
+// steps are drawn anew ten times a second, with their times, transfers and the last lines of their output.
 //
 //	=> [1/3] FROM docker.io/library/debian:12                    2.1s
 //	[+] Building 3.4s (1/3)
@@ -206,8 +206,8 @@ func (t *tty) size() (cols, rows int) {
 	return max(cols, 20), max(rows, 4)
 }
 
-// live returns the lines of what runs, at most as many as there is room for: with too many steps running, first the output goes, then
-// the steps that started last.
+// live returns the lines of what runs, at most as many as there is room for: with too many steps running, first the output
+// goes, then the steps that started last.
 func (t *tty) live() []string {
 	cols, rows := t.size()
 	room := rows - 2
@@ -256,8 +256,9 @@ func (t *tty) transferLines(v *vertex, cols int) []string {
 	return out
 }
 
-// draw replaces the live lines on the screen, in one write: up to the first of them, clear to the end, the lasting lines, the new live ones.
-// Lines do not wrap while it writes (DECAWM), or the count of lines would be wrong where a rune is wider than one column.
+// draw replaces the live lines on the screen, in one write: up to the first of them, clear to the end, the lasting lines,
+// the new live ones. Lines do not wrap while it writes (DECAWM), or the count of lines would be wrong where a rune is wider
+// than one column.
 func (t *tty) draw(live []string) {
 	if len(live) == 0 && len(t.lasting) == 0 && t.drawn == 0 {
 		return

@@ -1,5 +1,5 @@
-// Package exporttest holds what the tests of exporting share: an image with every kind of file in a real store, a check of what an OCI
-// layout holds, and the suite that every type of output must pass.
+// Package exporttest holds what the tests of exporting share: an image with every kind of file in a real store, a check of
+// what an OCI layout holds, and the suite that every type of output must pass.
 package exporttest
 
 import (
@@ -58,7 +58,8 @@ func other(path string, t layer.Type, linkname string) file {
 	return file{Entry: layer.Entry{Path: path, Type: t, Mode: 0o777, Linkname: linkname, ModTime: at(3000)}}
 }
 
-// baseFiles has what a base image has: a directory that the build makes opaque, files it removes and replaces, a hard link, symlinks.
+// baseFiles has what a base image has: a directory that the build makes opaque, files it removes and replaces, a hard link,
+// symlinks.
 func baseFiles() []file {
 	owned := reg("home/user/file", 0o640, "mine")
 	owned.UID, owned.GID = 1000, 100
@@ -119,8 +120,12 @@ func (f *Fixture) spec(t testing.TB, arch string) image.Spec {
 	c.Config.Env = []string{"PATH=/bin"}
 	c.Config.Cmd = []string{"/bin/sh"}
 	made := at(1600000000)
-	c.History = []ocispec.History{{CreatedBy: "base", Created: &made}, {CreatedBy: "COPY . /app"}, {CreatedBy: "ENV a=b", EmptyLayer: true}, {CreatedBy: "RUN x"}}
-	s := image.Spec{Platform: ocispec.Platform{OS: "linux", Architecture: arch}, Config: c, OwnHistory: 3, Base: []layer.Layer{f.layer(t, base)}}
+	c.History = []ocispec.History{
+		{CreatedBy: "base", Created: &made}, {CreatedBy: "COPY . /app"}, {CreatedBy: "ENV a=b", EmptyLayer: true}, {CreatedBy: "RUN x"},
+	}
+	s := image.Spec{
+		Platform: ocispec.Platform{OS: "linux", Architecture: arch}, Config: c, OwnHistory: 3, Base: []layer.Layer{f.layer(t, base)},
+	}
 	for i, files := range builtFiles() {
 		s.Layers = append(s.Layers, image.Layer{Layer: f.layer(t, files), Created: at(Built + int64(i))})
 	}
@@ -188,8 +193,8 @@ func (f *Fixture) tree(_ context.Context, layers []layer.Layer) (layer.Tree, err
 	}), nil
 }
 
-// CheckLayout checks an OCI layout from its index down: every blob has the digest and size that its descriptor gives, and every layer the DiffID that
-// the config gives. It returns the index.
+// CheckLayout checks an OCI layout from its index down: every blob has the digest and size that its descriptor gives, and
+// every layer the DiffID that the config gives. It returns the index.
 func CheckLayout(t testing.TB, layout fs.FS) ocispec.Index {
 	t.Helper()
 	var ix ocispec.Index
@@ -259,8 +264,8 @@ func checkManifest(t testing.TB, layout fs.FS, d ocispec.Descriptor) {
 	}
 }
 
-// Suite is what every output that writes a file or directory must do: write the same twice, leave what is there alone when it fails or
-// is cancelled, and leave nothing else behind. output returns the Output for a path.
+// Suite is what every output that writes a file or directory must do: write the same twice, leave what is there alone when
+// it fails or is cancelled, and leave nothing else behind. output returns the Output for a path.
 func Suite(t *testing.T, output func(dest string) export.Output) {
 	t.Run("the same bytes twice", func(t *testing.T) {
 		var got [2]string
