@@ -1,8 +1,8 @@
 package layer
 
 import (
-	"errors"
 	"io"
+	"slices"
 )
 
 // Item is an entry on its way into a layer, with the means to read its content when its turn comes.
@@ -13,5 +13,32 @@ type Item struct {
 }
 
 // WriteAll writes items in the order of a layer, whatever order they come in. It adds nothing of its own; of several items with one
-// path the last wins.
-func WriteAll(w *Writer, items []Item) error { return errors.New("layer: not written yet") }
+// path the last wins. Items is not changed.
+func WriteAll(w *Writer, items []Item) error {
+	order := make([]*Item, len(items))
+	for i := range items {
+		order[i] = &items[i]
+	}
+	slices.SortStableFunc(order, func(a, b *Item) int { return compare(a.Path, b.Path) })
+	for i, it := range order {
+		if i+1 < len(order) && order[i+1].Path == it.Path {
+			continue
+		}
+		if err := writeItem(w, it); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func writeItem(w *Writer, it *Item) error {
+	if it.Type != File || it.Open == nil {
+		return w.Add(it.Entry, nil)
+	}
+	content, err := it.Open()
+	if err != nil {
+		return err
+	}
+	defer content.Close()
+	return w.Add(it.Entry, content)
+}

@@ -1,11 +1,22 @@
 package layer
 
 import (
-	"context"
+	"archive/tar"
+	"bufio"
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
+	"fmt"
+	"hash"
 	"io"
+	"math"
+	"path"
+	"strings"
+	"time"
 
 	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // OpenFunc opens the file name of the n-th layer of a stack.
@@ -13,45 +24,320 @@ type OpenFunc func(n int, name string) (io.ReadCloser, error)
 
 // Compression is how a layer's blob is compressed.
 type Compression struct {
-	// Type is "gzip" (the default), "zstd" or "uncompressed". Level is the codec's; 0 is its default.
+	// Type is "gzip" (the default), "zstd" or "uncompressed". Level is the codec's (gzip 1-9, zstd 1-22); 0 is its default.
 	Type  string
 	Level int
 }
 
-// Writer writes one layer: entries in, tar → DiffID → compressor → dst out, in one pass and constant memory. The same entries give
-// the same bytes everywhere: one order (parents first, then by path), one encoding (PAX where needed), times cut to seconds.
-type Writer struct{}
+const (
+	whiteoutPrefix = ".wh."
+	whiteoutMeta   = ".wh..wh."
+	whiteoutOpaque = ".wh..wh..opq"
+	paxXattr       = "SCHILY.xattr."
+	copyBuffer     = 256 << 10
+	maxID          = math.MaxUint32 - 1
+)
+
+// emptyGzip is the one form of a layer without entries, 1024 zero bytes, that Docker and BuildKit make: registries have it
+// already (sha256:4f4fb700ef54461cfa02571ae0db9a0dc1e0cdb5577484a6d75e68dc38e8acc1).
+const emptyGzip = "1f8b08000000000000ff621805a360148c5800080000ffff2eafb5ef00040000"
+
+// Writer writes one layer: entries in, tar → DiffID → compressor → dst out, in one pass and constant memory (but for the index). The same
+// entries give the same bytes everywhere: one order (parents first, then by path), one encoding, times cut to seconds.
+//
+// Headers are those of BuildKit's layers (containerd pkg/archive): USTAR, or PAX where a value needs it; no user and group names; no access and
+// change times; whiteouts are empty files .wh.NAME of mode 0, root's, of time 0.
+//
+// A Writer that is not closed needs no cleaning up. After an error every call fails with it.
+type Writer struct {
+	// Clamp, if not nil, is the latest time an entry may have (SOURCE_DATE_EPOCH): those newer get it. Set it before the first Add.
+	Clamp *time.Time
+
+	dst       io.Writer
+	c         Compression
+	mediaType string
+	tw        *tar.Writer
+	buf       *bufio.Writer
+	diffID    hash.Hash
+	comp      io.WriteCloser
+	content   hash.Hash
+	chunk     []byte
+
+	entries []Entry
+	names   map[string][]byte
+	ix      *Index // of a layer that was rewritten
+	begun   bool
+	err     error
+}
 
 // NewWriter starts a layer whose compressed form goes to dst.
 func NewWriter(dst io.Writer, c Compression) (*Writer, error) {
-	return nil, errors.New("layer: not written yet")
+	comp, mediaType, err := newCompressor(dst, c)
+	if err != nil {
+		return nil, err
+	}
+	w := &Writer{dst: dst, c: c, comp: comp, mediaType: mediaType, diffID: sha256.New(), content: sha256.New(), names: map[string][]byte{}}
+	w.buf = bufio.NewWriterSize(io.MultiWriter(w.diffID, comp), 64<<10)
+	w.tw = tar.NewWriter(w.buf)
+	return w, nil
 }
 
-// Add appends one entry; content is read for a File and must be exactly Size bytes. Entries must come in the order of Less.
-func (w *Writer) Add(e Entry, content io.Reader) error { return errors.New("layer: not written yet") }
+// Add appends one entry; content is read for a File and must be exactly Size bytes. Entries must come in the order of Less, and a
+// Hardlink, which needs no other field than Linkname, after the File it names. Names that a layer cannot have, those of whiteouts, are an error.
+func (w *Writer) Add(e Entry, content io.Reader) error {
+	if w.err == nil {
+		if err := w.add(e, content); err != nil {
+			w.err = fmt.Errorf("writing layer entry %q: %w", e.Path, err)
+		}
+	}
+	return w.err
+}
+
+func (w *Writer) add(e Entry, content io.Reader) error {
+	if err := w.check(&e); err != nil {
+		return err
+	}
+	w.begun = true
+	e.ModTime = w.time(e.ModTime)
+	if e.Type == Symlink {
+		e.Mode = 0o777
+	}
+	if e.Type == Hardlink {
+		// Appliers give the file what the header of its last name says.
+		i, _ := find(w.entries, e.Linkname)
+		f := &w.entries[i]
+		e.Mode, e.UID, e.GID, e.ModTime, e.Xattrs, e.Size = f.Mode, f.UID, f.GID, f.ModTime, f.Xattrs, 0
+	}
+	if err := w.tw.WriteHeader(header(&e)); err != nil {
+		return err
+	}
+	if e.Type == File {
+		sum, kept, err := w.copy(content, e.Size, namesFile(e.Path))
+		if err != nil {
+			return err
+		}
+		if e.Digest != "" && e.Digest.Algorithm() == digest.SHA256 && e.Digest != sum {
+			return fmt.Errorf("content has digest %s, not %s: it changed meanwhile", sum, e.Digest)
+		}
+		if e.Digest = sum; kept != nil {
+			w.names[e.Path] = kept
+		}
+	}
+	if e.Type == Dir && e.Opaque {
+		if err := w.tw.WriteHeader(whiteoutHeader(join(e.Path, whiteoutOpaque))); err != nil {
+			return err
+		}
+	}
+	w.entries = append(w.entries, indexed(e))
+	return nil
+}
+
+// time is t as a layer has it.
+func (w *Writer) time(t time.Time) time.Time {
+	if t.IsZero() {
+		return time.Unix(0, 0).UTC()
+	}
+	if w.Clamp != nil && t.After(*w.Clamp) {
+		t = *w.Clamp
+	}
+	return time.Unix(t.Unix(), 0).UTC()
+}
+
+// check refuses entries that would make a layer nobody can apply, or one that means something else.
+func (w *Writer) check(e *Entry) error {
+	base := path.Base(e.Path)
+	switch {
+	case !isClean(e.Path):
+		return errors.New("the path is not clean")
+	case strings.HasPrefix(base, whiteoutPrefix):
+		return errors.New("the name is that of a whiteout in a layer, no file can have it")
+	case e.Path == "." && e.Type != Dir && (e.Type != Whiteout || !e.Opaque):
+		return errors.New("the root can only be a directory")
+	case e.Mode < 0 || e.Mode > 0o7777:
+		return fmt.Errorf("mode %#o", e.Mode)
+	case e.UID < 0 || e.UID > maxID || e.GID < 0 || e.GID > maxID:
+		return fmt.Errorf("owner %d:%d", e.UID, e.GID)
+	case e.Size < 0:
+		return fmt.Errorf("size %d", e.Size)
+	case w.ix != nil:
+		return errors.New("the layer is a rewritten one")
+	case len(w.entries) > 0 && !Less(w.entries[len(w.entries)-1].Path, e.Path):
+		return fmt.Errorf("comes after %q, out of order", w.entries[len(w.entries)-1].Path)
+	}
+	if err := checkName(e.Path); err != nil {
+		return err
+	}
+	if e.Type == Hardlink {
+		i, ok := find(w.entries, e.Linkname)
+		if !ok || w.entries[i].Type == Dir || w.entries[i].Type == Hardlink || w.entries[i].Type == Whiteout {
+			return fmt.Errorf("no file %q before it to be linked to", e.Linkname)
+		}
+	}
+	return nil
+}
+
+// indexed is e as an Index has it, with nothing but what a reader of the layer would find.
+func indexed(e Entry) Entry {
+	switch e.Type {
+	case Hardlink:
+		return Entry{Path: e.Path, Type: e.Type, Linkname: e.Linkname}
+	case Whiteout:
+		return Entry{Path: e.Path, Type: e.Type, Opaque: e.Opaque}
+	}
+	if e.Type != File {
+		e.Size, e.Digest = 0, ""
+	}
+	if e.Type != Symlink {
+		e.Linkname = ""
+	}
+	if e.Type != Char && e.Type != Block {
+		e.Devmajor, e.Devminor = 0, 0
+	}
+	e.Opaque = e.Opaque && e.Type == Dir
+	e.Xattrs = keptXattrs(e.Xattrs)
+	return e
+}
+
+func whiteoutHeader(name string) *tar.Header {
+	return &tar.Header{Typeflag: tar.TypeReg, Name: name, ModTime: time.Unix(0, 0)}
+}
+
+func header(e *Entry) *tar.Header {
+	h := &tar.Header{Name: e.Path, Mode: e.Mode, Uid: e.UID, Gid: e.GID, ModTime: e.ModTime, Format: tar.FormatPAX}
+	switch e.Type {
+	case File:
+		h.Typeflag, h.Size = tar.TypeReg, e.Size
+	case Dir:
+		h.Typeflag, h.Name = tar.TypeDir, e.Path+"/"
+	case Symlink:
+		h.Typeflag, h.Linkname = tar.TypeSymlink, e.Linkname
+	case Hardlink:
+		h.Typeflag, h.Linkname = tar.TypeLink, e.Linkname
+	case Char:
+		h.Typeflag, h.Devmajor, h.Devminor = tar.TypeChar, e.Devmajor, e.Devminor
+	case Block:
+		h.Typeflag, h.Devmajor, h.Devminor = tar.TypeBlock, e.Devmajor, e.Devminor
+	case Fifo:
+		h.Typeflag = tar.TypeFifo
+	case Whiteout:
+		if e.Opaque {
+			return whiteoutHeader(join(e.Path, whiteoutOpaque))
+		}
+		dir, base := path.Split(e.Path)
+		return whiteoutHeader(dir + whiteoutPrefix + base)
+	default:
+		// archive/tar refuses it.
+		h.Typeflag = tar.TypeXGlobalHeader
+	}
+	if len(e.Xattrs) > 0 {
+		h.PAXRecords = make(map[string]string, len(e.Xattrs))
+		for k, v := range e.Xattrs {
+			h.PAXRecords[paxXattr+k] = v
+		}
+	}
+	return h
+}
+
+// copy writes the size bytes of content and returns their digest, and the bytes themselves if asked for and few.
+func (w *Writer) copy(content io.Reader, size int64, keep bool) (digest.Digest, []byte, error) {
+	w.content.Reset()
+	if content == nil {
+		content = bytes.NewReader(nil)
+	}
+	if w.chunk == nil {
+		w.chunk = make([]byte, min(copyBuffer, max(size+1, 32<<10)))
+	} else if int64(len(w.chunk)) < min(copyBuffer, size+1) {
+		w.chunk = make([]byte, copyBuffer)
+	}
+	var kept []byte
+	if keep = keep && size <= maxNames; keep {
+		kept = make([]byte, 0, size)
+	}
+	for left := size; ; {
+		// One byte more than is left is asked for: it tells a file that grew.
+		n, err := io.ReadAtLeast(content, w.chunk[:min(int64(len(w.chunk)), left+1)], 1)
+		if int64(n) > left {
+			return "", nil, fmt.Errorf("content is longer than %d bytes: it changed meanwhile", size)
+		}
+		if n > 0 {
+			w.content.Write(w.chunk[:n])
+			if _, err := w.tw.Write(w.chunk[:n]); err != nil {
+				return "", nil, err
+			}
+			if keep {
+				kept = append(kept, w.chunk[:n]...)
+			}
+			left -= int64(n)
+		}
+		if errors.Is(err, io.EOF) {
+			if left > 0 {
+				return "", nil, fmt.Errorf("content ends %d bytes early: it changed meanwhile", left)
+			}
+			var sum [sha256.Size]byte
+			return hexDigest(w.content.Sum(sum[:0])), kept, nil
+		}
+		if err != nil {
+			return "", nil, err
+		}
+	}
+}
 
 // Close ends the layer and returns its DiffID, the media type of what was written to dst, and its Index.
 func (w *Writer) Close() (diffID digest.Digest, mediaType string, ix *Index, err error) {
-	return "", "", nil, errors.New("layer: not written yet")
+	if w.err != nil {
+		return "", "", nil, w.err
+	}
+	if err := w.close(); err != nil {
+		w.err = fmt.Errorf("ending layer: %w", err)
+		return "", "", nil, w.err
+	}
+	w.err = errors.New("the layer is closed")
+	if ix = w.ix; ix == nil {
+		ix = newIndex(w.entries, w.names)
+	}
+	return hexDigest(w.diffID.Sum(nil)), w.mediaType, ix, nil
 }
 
-// Less is the order of entries in a layer.
-func Less(a, b string) bool { return a < b }
-
-// Limits bounds what a layer may cost to read.
-type Limits struct {
-	// Bytes is the most that may come out of the decompressor; Entries the most paths. 0 is the default: 20 GiB and 2 million.
-	Bytes, Entries int64
+func (w *Writer) close() error {
+	if err := w.tw.Close(); err != nil {
+		return err
+	}
+	if !w.begun && w.mediaType == ocispec.MediaTypeImageLayerGzip && w.c.Level == 0 {
+		// Nothing has reached dst: the buffers between hold more than an empty layer.
+		w.diffID.Write(make([]byte, 1024))
+		blob, err := hex.DecodeString(emptyGzip)
+		if err == nil {
+			_, err = w.dst.Write(blob)
+		}
+		return err
+	}
+	if err := w.buf.Flush(); err != nil {
+		return err
+	}
+	return w.comp.Close()
 }
 
-// Unpack reads the compressed blob r of l, checks that its content has l.DiffID, and returns its index. When dir is not empty the layer is also unpacked
-// there in overlay form: whiteouts are character devices 0/0, opaque directories carry user.overlay.opaque. Nothing is ever written
-// outside dir. lower is the tree of the layers below, for entries whose parent is a symlink there; nil for the lowest.
-func Unpack(ctx context.Context, r io.Reader, l Layer, dir string, lower Tree, lim Limits) (*Index, error) {
-	return nil, errors.New("layer: not written yet")
+// keptXattrs returns those of xattrs that a layer's index keeps and a snapshot gets: what is the file's own, not the host's business.
+// Labels of security modules (security.selinux) and what only the initial user namespace can set (trusted.*) are left out, as the
+// result must not depend on who applies the layer.
+func keptXattrs(xattrs map[string]string) map[string]string {
+	var out map[string]string
+	for k, v := range xattrs {
+		if !keptXattr(k) {
+			continue
+		}
+		if out == nil {
+			out = make(map[string]string, len(xattrs))
+		}
+		out[k] = v
+	}
+	return out
 }
 
-// Diff writes to w what the overlay upper directory changes over lower: the entries that changed, their parent directories and whiteouts.
-func Diff(ctx context.Context, upper string, lower Tree, w *Writer) error {
-	return errors.New("layer: not written yet")
+func keptXattr(name string) bool {
+	switch name {
+	case xattrCapability, xattrACL, xattrDefaultACL:
+		return true
+	}
+	return strings.HasPrefix(name, "user.") && len(name) > len("user.")
 }

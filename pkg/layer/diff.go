@@ -1,0 +1,312 @@
+package layer
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Diff writes to w what the overlay upper directory changes over lower: the entries that changed, their parent directories and whiteouts.
+// upper must not change meanwhile. lower is nil for a root filesystem that has nothing below. w is left open.
+//
+// It is what BuildKit's overlay differ writes (util/overlay, with containerd's ChangeWriter): an entry that is as in lower is left out, where type,
+// mode, owner, device, link target, capabilities and user attributes count, and for all but directories size, time in seconds
+// and, those being equal, content; directories are there where something below changed; an opaque directory becomes a whiteout
+// for each name it hides; the root has no entry; sockets are left out. Unlike there, a file whose second name
+// changed is there under both names, so that they stay links, and fractions of seconds never make a difference: the layer is the same
+// whether the files below were unpacked from a layer, which cuts them, or not.
+func Diff(ctx context.Context, upper string, lower Tree, w *Writer) error {
+	fds, err := openDirs(upper)
+	if err != nil {
+		return fmt.Errorf("comparing %s: %w", upper, err)
+	}
+	defer fds.close()
+	d := &differ{dirs: fds, lower: lower}
+	if d.lower == nil {
+		d.lower = Stack(nil, nil)
+	}
+	if err := d.walk(ctx, ".", false); err != nil {
+		return fmt.Errorf("comparing %s: %w", upper, err)
+	}
+	for _, c := range d.wanted() {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if err := d.write(w, c); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+type differ struct {
+	dirs
+	lower Tree
+	found []*change
+}
+
+// change is an entry of the upper directory, or a name it hides.
+type change struct {
+	e       Entry
+	changed bool
+	// inode is set for what has several names.
+	inode uint64
+}
+
+// walk compares what is in a directory. hides means that nothing of lower shines through it.
+func (d *differ) walk(ctx context.Context, dir string, hides bool) error {
+	names, err := d.list(dir)
+	if err != nil {
+		return err
+	}
+	if hides {
+		if err := d.hidden(dir, names); err != nil {
+			return err
+		}
+	}
+	for _, base := range names {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if err := d.compare(ctx, dir, base, hides); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// hidden adds a whiteout for each name of lower that an opaque directory does not have.
+func (d *differ) hidden(dir string, names []string) error {
+	below, err := d.below(dir)
+	if err != nil || below.Type != Dir {
+		return err
+	}
+	entries, err := d.lower.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if _, ok := slices.BinarySearch(names, path.Base(e.Path)); !ok {
+			d.found = append(d.found, &change{e: Entry{Path: e.Path, Type: Whiteout}, changed: true})
+		}
+	}
+	return nil
+}
+
+// below returns what lower has at a path; the zero Entry if nothing.
+func (d *differ) below(name string) (Entry, error) {
+	e, err := d.lower.Lstat(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return Entry{}, nil
+	}
+	return e, err
+}
+
+func (d *differ) compare(ctx context.Context, dir, base string, hides bool) error {
+	name := join(dir, base)
+	fd, err := d.dir(dir)
+	if err != nil {
+		return err
+	}
+	var st unix.Stat_t
+	if err := unix.Fstatat(fd, base, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return fmt.Errorf("%q: %w", name, err)
+	}
+	e, ok := statEntry(name, &st)
+	if !ok {
+		return nil
+	}
+	old, err := d.below(name)
+	if err != nil {
+		return err
+	}
+	c := &change{e: e}
+	if e.Type == Char && st.Rdev == 0 {
+		if old.Type != 0 {
+			d.found = append(d.found, &change{e: Entry{Path: name, Type: Whiteout}, changed: true})
+		}
+		return nil
+	}
+	if e.Type == Symlink {
+		if c.e.Linkname, err = readlink(fd, base); err != nil {
+			return fmt.Errorf("%q: %w", name, err)
+		}
+	}
+	if e.Type != Dir && st.Nlink > 1 {
+		c.inode = st.Ino
+	}
+	opaque := false
+	if e.Type == Dir {
+		if opaque, err = d.directory(&c.e); err != nil {
+			return err
+		}
+	}
+	same, err := d.same(&c.e, &old)
+	if err != nil {
+		return fmt.Errorf("%q: %w", name, err)
+	}
+	c.changed = !same
+	d.found = append(d.found, c)
+	if e.Type == Dir {
+		return d.walk(ctx, name, hides || opaque)
+	}
+	return nil
+}
+
+// statEntry describes a file but for what its name or content must be asked for. It reports false for sockets.
+func statEntry(name string, st *unix.Stat_t) (Entry, bool) {
+	e := Entry{Path: name, Mode: int64(st.Mode & 0o7777), UID: int(st.Uid), GID: int(st.Gid), ModTime: time.Unix(st.Mtim.Unix()).UTC()}
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFREG:
+		e.Type, e.Size = File, st.Size
+	case unix.S_IFDIR:
+		e.Type = Dir
+	case unix.S_IFLNK:
+		e.Type = Symlink
+	case unix.S_IFCHR:
+		e.Type = Char
+	case unix.S_IFBLK:
+		e.Type = Block
+	case unix.S_IFIFO:
+		e.Type = Fifo
+	default:
+		return e, false
+	}
+	if e.Type == Char || e.Type == Block {
+		e.Devmajor, e.Devminor = int64(unix.Major(uint64(st.Rdev))), int64(unix.Minor(uint64(st.Rdev)))
+	}
+	return e, true
+}
+
+// directory reads the attributes of a directory and tells whether it is opaque.
+func (d *differ) directory(e *Entry) (opaque bool, err error) {
+	fd, err := d.dir(e.Path)
+	if err != nil {
+		return false, err
+	}
+	own, notes, err := readXattrs(fd)
+	if err != nil {
+		return false, fmt.Errorf("%q: %w", e.Path, err)
+	}
+	if _, ok := notes[overlayPrefix+"redirect"]; ok {
+		return false, fmt.Errorf("%q was renamed with redirect_dir, which is not supported", e.Path)
+	}
+	e.Xattrs = own
+	return notes[xattrOpaque] == "y", nil
+}
+
+// same reports whether e is what lower has.
+func (d *differ) same(e, old *Entry) (bool, error) {
+	if e.Type != old.Type || e.Mode != old.Mode || e.UID != old.UID || e.GID != old.GID ||
+		e.Devmajor != old.Devmajor || e.Devminor != old.Devminor || e.Linkname != old.Linkname {
+		return false, nil
+	}
+	if e.Type == Dir {
+		return maps.Equal(e.Xattrs, layerXattrs(old.Xattrs)), nil
+	}
+	if e.Size != old.Size || e.ModTime.Unix() != old.ModTime.Unix() {
+		return false, nil
+	}
+	if e.Type != File {
+		return true, nil
+	}
+	f, err := d.openFile(path.Dir(e.Path), path.Base(e.Path))
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	own, _, err := readXattrs(int(f.Fd()))
+	if err != nil || !maps.Equal(own, layerXattrs(old.Xattrs)) {
+		return false, err
+	}
+	want, err := d.lower.Digest(e.Path)
+	if err != nil {
+		return false, err
+	}
+	hash := sha256.New()
+	if _, err := io.Copy(hash, f); err != nil {
+		return false, err
+	}
+	return hexDigest(hash.Sum(nil)) == want, nil
+}
+
+// layerXattrs returns those attributes that Diff writes.
+func layerXattrs(xattrs map[string]string) map[string]string {
+	var out map[string]string
+	for k, v := range xattrs {
+		if k == xattrCapability || strings.HasPrefix(k, "user.") && !strings.HasPrefix(k, overlayPrefix) {
+			if out == nil {
+				out = map[string]string{}
+			}
+			out[k] = v
+		}
+	}
+	return out
+}
+
+// wanted returns what belongs in the layer, in its order: what changed, the other names of files that did, and the directories on the way.
+func (d *differ) wanted() []*change {
+	inodes := map[uint64]bool{}
+	for _, c := range d.found {
+		if c.inode != 0 && c.changed {
+			inodes[c.inode] = true
+		}
+	}
+	parents := map[string]bool{}
+	for _, c := range d.found {
+		if c.changed = c.changed || inodes[c.inode]; !c.changed {
+			continue
+		}
+		for p := path.Dir(c.e.Path); p != "." && !parents[p]; p = path.Dir(p) {
+			parents[p] = true
+		}
+	}
+	slices.SortFunc(d.found, func(a, b *change) int { return compare(a.e.Path, b.e.Path) })
+	first := map[uint64]string{}
+	var out []*change
+	for _, c := range d.found {
+		if !c.changed && !(c.e.Type == Dir && parents[c.e.Path]) {
+			continue
+		}
+		if c.inode != 0 {
+			if to := first[c.inode]; to != "" {
+				c.e = Entry{Path: c.e.Path, Type: Hardlink, Linkname: to}
+			} else {
+				first[c.inode] = c.e.Path
+			}
+		}
+		out = append(out, c)
+	}
+	return out
+}
+
+// write adds one entry, opening a file for its content and attributes.
+func (d *differ) write(w *Writer, c *change) error {
+	if c.e.Type != File {
+		return w.Add(c.e, nil)
+	}
+	f, err := d.openFile(path.Dir(c.e.Path), path.Base(c.e.Path))
+	if err != nil {
+		return fmt.Errorf("writing layer: %w", err)
+	}
+	defer f.Close()
+	own, notes, err := readXattrs(int(f.Fd()))
+	if err != nil {
+		return fmt.Errorf("writing layer entry %q: %w", c.e.Path, err)
+	}
+	if _, ok := notes[overlayPrefix+"metacopy"]; ok {
+		return fmt.Errorf("writing layer entry %q: its content is below, as metacopy leaves it, which is not supported", c.e.Path)
+	}
+	c.e.Xattrs = own
+	return w.Add(c.e, f)
+}

@@ -1,0 +1,309 @@
+package layer
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"path"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// Stack returns the Tree that layers make, bottom first: whiteouts and opaque directories of the upper hide what is below. Content is
+// fetched through open, which gets the number of the layer and the path in it; files that the index itself holds (etc/passwd,
+// etc/group) never need it.
+//
+// A directory that no layer has an entry for belongs to root, with mode 0755 and time 0. Entries whose parent is a symlink in a layer
+// below land where the link points, and that is the path open gets: the one at which Unpack puts the file. The path of a
+// hard link is that of the File it names. The tree is safe for concurrent use.
+func Stack(ixs []*Index, open OpenFunc) Tree {
+	s := &stack{open: open, dirs: map[string]*dirState{}}
+	for n, ix := range ixs {
+		if n > 0 && len(ix.implicit) > 0 {
+			landed, err := land(ix, Stack(s.ixs, nil))
+			if err != nil && s.err == nil {
+				s.err = fmt.Errorf("stacking layer %d: %w", n, err)
+			}
+			ix = landed
+		}
+		s.ixs = append(s.ixs[:n:n], ix)
+	}
+	return s
+}
+
+type stack struct {
+	ixs  []*Index
+	open OpenFunc
+	// err is that of layers which cannot be stacked; every question is answered with it.
+	err error
+
+	mu   sync.Mutex
+	dirs map[string]*dirState
+}
+
+// dirState is what is known of one directory: its entry, and where its layers have what is below it, top first. nil is no directory.
+type dirState struct {
+	entry Entry
+	parts []part
+}
+
+// part is the entries lo to hi of a layer.
+type part struct{ layer, lo, hi int }
+
+// found is what a path is in a stack: an entry of a layer, and if it is a directory what is below.
+type found struct {
+	entry Entry
+	layer int
+	parts []part
+}
+
+func defaultDir(name string) Entry {
+	return Entry{Path: name, Type: Dir, Mode: 0o755, ModTime: time.Unix(0, 0).UTC()}
+}
+
+func notExist(op, name string) error { return &fs.PathError{Op: op, Path: name, Err: fs.ErrNotExist} }
+
+// directory returns nil for what is no directory.
+func (s *stack) directory(name string) *dirState {
+	s.mu.Lock()
+	d, ok := s.dirs[name]
+	s.mu.Unlock()
+	if ok {
+		return d
+	}
+	if name == "." {
+		d = s.root()
+	} else if parent := s.directory(path.Dir(name)); parent != nil {
+		if f, ok := s.child(parent, name); ok && f.entry.Type == Dir {
+			d = &dirState{entry: f.entry, parts: f.parts}
+		}
+	}
+	s.mu.Lock()
+	s.dirs[name] = d
+	s.mu.Unlock()
+	return d
+}
+
+func (s *stack) root() *dirState {
+	d := &dirState{entry: defaultDir(".")}
+	described, hidden := false, false
+	for n := len(s.ixs) - 1; n >= 0; n-- {
+		ents, lo, opaque := s.ixs[n].entries, 0, false
+		if len(ents) > 0 && ents[0].Path == "." {
+			lo, opaque = 1, ents[0].Opaque
+			if ents[0].Type == Dir && !described {
+				d.entry, described = ents[0], true
+			}
+		}
+		if !hidden {
+			d.parts = append(d.parts, part{n, lo, len(ents)})
+		}
+		hidden = hidden || opaque
+	}
+	d.entry.Opaque = false
+	return d
+}
+
+// child looks the path name up in its parent directory, from the top layer down. f grows until a layer hides all below it.
+func (s *stack) child(parent *dirState, name string) (f found, ok bool) {
+	described := false // f.entry is of a layer
+	hidden := false    // only the description of the directory still counts, not what it holds
+	for _, p := range parent.parts {
+		ents := s.ixs[p.layer].entries
+		i := p.lo + lowerBound(ents[p.lo:p.hi], name)
+		j := i
+		if i < p.hi && ents[i].Path == name {
+			j++
+		}
+		end := j + endBelow(ents[j:p.hi], name)
+		if end == i {
+			continue
+		}
+		full := anyEntry(ents[j:end])
+		if j == i || ents[i].Type == Dir {
+			ok = ok || j > i || full
+			if j > i && !described {
+				f.entry, f.layer, described = ents[i], p.layer, true
+			}
+			if end > j && !hidden {
+				f.parts = append(f.parts, part{p.layer, j, end})
+			}
+			if j > i && (described && hidden || ents[i].Opaque) {
+				break
+			}
+			continue
+		}
+		if ents[i].Type == Whiteout {
+			ok = ok || full
+			if end > j && !hidden {
+				f.parts = append(f.parts, part{p.layer, j, end})
+			}
+			if hidden = ents[i].Opaque; hidden && !described {
+				continue
+			}
+			break
+		}
+		if !ok {
+			return found{entry: ents[i], layer: p.layer}, true
+		}
+		break
+	}
+	if !ok {
+		return found{}, false
+	}
+	if !described {
+		f.entry = defaultDir(name)
+	}
+	f.entry.Opaque = false
+	return f, true
+}
+
+// anyEntry reports whether there is more than whiteouts: those alone do not make a directory.
+func anyEntry(entries []Entry) bool {
+	return slices.ContainsFunc(entries, func(e Entry) bool { return e.Type != Whiteout })
+}
+
+// lookup returns what is at name; a Hardlink is followed to its File.
+func (s *stack) lookup(op, name string) (found, error) {
+	if s.err != nil {
+		return found{}, s.err
+	}
+	if !isClean(name) {
+		return found{}, notExist(op, name)
+	}
+	if name == "." {
+		d := s.directory(".")
+		return found{entry: d.entry, parts: d.parts}, nil
+	}
+	parent := s.directory(path.Dir(name))
+	if parent == nil {
+		return found{}, notExist(op, name)
+	}
+	f, ok := s.child(parent, name)
+	if !ok {
+		return found{}, notExist(op, name)
+	}
+	if f.entry.Type != Hardlink {
+		return f, nil
+	}
+	e, ok := s.ixs[f.layer].Lookup(f.entry.Linkname)
+	if !ok || e.Type == Hardlink || e.Type == Dir || e.Type == Whiteout {
+		return found{}, fmt.Errorf("hard link %q to %q: %w", name, f.entry.Linkname, fs.ErrInvalid)
+	}
+	f.entry = e
+	return f, nil
+}
+
+func (s *stack) Lstat(name string) (Entry, error) {
+	f, err := s.lookup("lstat", name)
+	f.entry.Path = name
+	return f.entry, err
+}
+
+func (s *stack) ReadDir(name string) ([]Entry, error) {
+	f, err := s.lookup("readdir", name)
+	if err != nil {
+		return nil, err
+	}
+	if f.entry.Type != Dir {
+		return nil, &fs.PathError{Op: "readdir", Path: name, Err: errors.New("not a directory")}
+	}
+	var out []Entry
+	for _, child := range s.names(name, f.parts) {
+		e, err := s.Lstat(child)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, e)
+	}
+	return out, nil
+}
+
+// names returns the paths of all that the layers have directly in a directory, whiteouts included.
+func (s *stack) names(dir string, parts []part) []string {
+	skip := len(dir) + 1
+	if dir == "." {
+		skip = 0
+	}
+	var out []string
+	for _, p := range parts {
+		ents := s.ixs[p.layer].entries[p.lo:p.hi]
+		for len(ents) > 0 {
+			child := ents[0].Path
+			for j := skip; j < len(child); j++ {
+				if child[j] == '/' {
+					child = child[:j]
+				}
+			}
+			out = append(out, child)
+			if ents[0].Path == child {
+				ents = ents[1:]
+			}
+			ents = ents[endBelow(ents, child):]
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+func (s *stack) Open(name string) (io.ReadCloser, error) {
+	f, err := s.file("open", name)
+	if err != nil {
+		return nil, err
+	}
+	if content, ok := s.ixs[f.layer].names[f.entry.Path]; ok {
+		return io.NopCloser(bytes.NewReader(content)), nil
+	}
+	if s.open == nil {
+		return nil, fmt.Errorf("opening %q: the content of the layers is not at hand", name)
+	}
+	return s.open(f.layer, f.entry.Path)
+}
+
+func (s *stack) file(op, name string) (found, error) {
+	f, err := s.lookup(op, name)
+	if err == nil && f.entry.Type != File {
+		err = &fs.PathError{Op: op, Path: name, Err: errors.New("not a regular file")}
+	}
+	return f, err
+}
+
+func (s *stack) Digest(name string) (digest.Digest, error) {
+	f, err := s.file("digest", name)
+	if err != nil || f.entry.Digest != "" {
+		return f.entry.Digest, err
+	}
+	r, err := s.Open(name)
+	if err != nil {
+		return "", err
+	}
+	defer r.Close()
+	return digest.Canonical.FromReader(r)
+}
+
+// LinkID counts only names that can be seen: one whose fellows were removed or replaced by a layer above has no links left.
+func (s *stack) LinkID(name string) (string, error) {
+	f, err := s.lookup("linkid", name)
+	if err != nil || f.entry.Type == Dir {
+		return "", err
+	}
+	for _, other := range s.ixs[f.layer].groups()[f.entry.Path] {
+		if other == name {
+			continue
+		}
+		o, err := s.lookup("linkid", other)
+		if err == nil && o.layer == f.layer && o.entry.Path == f.entry.Path {
+			return strconv.Itoa(f.layer) + ":" + f.entry.Path, nil
+		}
+	}
+	return "", nil
+}

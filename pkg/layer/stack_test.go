@@ -1,0 +1,152 @@
+package layer
+
+import (
+	"archive/tar"
+	"errors"
+	"flag"
+	"io/fs"
+	"math/rand/v2"
+	"strings"
+	"testing"
+)
+
+// Stack must show exactly what the kernel shows of the unpacked layers.
+func TestStackIsWhatOverlayShows(t *testing.T) {
+	wh := func(name string) raw { return rf(name, "") }
+	for name, layers := range map[string][][]raw{
+		"merge":                    {{rd("a"), rf("a/1", "1"), rf("b", "b")}, {rd("a"), rf("a/2", "2")}},
+		"implicit parent":          {{rf("a/b/c", "c")}, {rf("a/b/d", "d")}},
+		"implicit keeps below":     {{{Header: tar.Header{Name: "a", Typeflag: tar.TypeDir, Mode: 0o2700, Uid: 3, Gid: 4, ModTime: epoch(9)}}, rf("a/1", "")}, {rf("a/2", "2")}},
+		"whiteout":                 {{rd("a"), rf("a/1", "1"), rf("a/2", "2"), rf("b", "b")}, {rd("a"), wh("a/.wh.1"), wh(".wh.b")}},
+		"whiteout dir":             {{rd("a"), rf("a/1", "1")}, {wh(".wh.a")}},
+		"whiteout of nothing":      {{rf("a", "")}, {wh(".wh.b"), wh("c/d/.wh.e")}, {rd("c")}},
+		"whiteout then new":        {{rd("a"), rf("a/1", "1")}, {wh(".wh.a"), rd("a"), rf("a/2", "2")}},
+		"new then whiteout":        {{rd("a"), rf("a/1", "1")}, {rd("a"), rf("a/2", "2"), wh(".wh.a")}},
+		"whiteout then implicit":   {{{Header: tar.Header{Name: "a", Typeflag: tar.TypeDir, Mode: 0o700, ModTime: epoch(9)}}, rf("a/1", "1")}, {wh(".wh.a"), rf("a/2", "2")}},
+		"opaque":                   {{rd("a"), rf("a/1", "1"), rd("a/d"), rf("a/d/x", "")}, {rd("a"), wh("a/.wh..wh..opq"), rf("a/2", "2"), rf("a/d/y", "")}},
+		"opaque last":              {{rd("a"), rf("a/1", "1")}, {rd("a"), rf("a/2", "2"), wh("a/.wh..wh..opq")}},
+		"opaque without entry":     {{{Header: tar.Header{Name: "a", Typeflag: tar.TypeDir, Mode: 0o700, ModTime: epoch(9)}}, rf("a/1", "1")}, {wh("a/.wh..wh..opq")}, {rf("a/3", "3")}},
+		"opaque root":              {{rd("a"), rf("a/1", "1"), rf("b", "b"), rd("c"), rf("c/1", "")}, {wh(".wh..wh..opq"), rf("a/2", "2"), rd("c")}},
+		"file over dir":            {{rd("a"), rf("a/1", "1")}, {rf("a", "file")}, {rd("a"), rf("a/2", "2")}},
+		"dir over file":            {{rf("a", "file")}, {rd("a"), rf("a/2", "2")}},
+		"dir over link":            {{rd("b"), rf("b/1", ""), rl("a", "b")}, {rd("a"), rf("a/2", "2")}},
+		"hard links":               {{rf("a", "a"), rh("b", "a"), rh("d/c", "b")}, {wh(".wh.a")}, {rf("b", "new")}},
+		"hard link replaced":       {{rf("a", "a"), rh("b", "a"), rf("a", "other"), rh("c", "b")}},
+		"hard link to link":        {{rl("a", "nowhere"), rh("b", "a"), th("p", tar.TypeFifo), rh("q", "p")}},
+		"usr merge":                {{rd("usr/bin"), rf("usr/bin/sh", "sh"), rl("bin", "usr/bin")}, {rf("bin/ls", "ls"), rh("bin/dir", "bin/ls")}, {wh("bin/.wh.sh"), rf("bin/sub/x", "")}},
+		"link chain below":         {{rd("z/y"), rl("a", "/b"), rl("b", "c/../d"), rl("d", "z"), rd("c")}, {rf("a/y/f", "f"), rf("a/n/f", "f")}},
+		"dangling parent":          {{rl("a", "/no/where")}, {rf("a/f", "f")}},
+		"link in layer":            {{rd("b"), rl("a", "b"), rf("a/f", "f"), rh("a/g", "a/f"), rh("h", "a/f")}},
+		"link in layer and below":  {{rd("t"), rl("b", "t")}, {rl("a", "b"), rf("a/f", "f")}},
+		"usr merge own wins":       {{rd("usr/bin"), rl("bin", "usr/bin")}, {rf("bin/f", "moved"), rf("usr/bin/f", "own")}},
+		"usr merge own first":      {{rd("usr/bin"), rl("bin", "usr/bin")}, {rf("usr/bin/f", "own"), rf("bin/f", "moved")}},
+		"opaque through link":      {{rd("usr/bin"), rf("usr/bin/f", ""), rl("bin", "usr/bin")}, {wh("bin/.wh..wh..opq"), rf("bin/g", "")}},
+		"whited out link":          {{rd("b"), rf("b/x", ""), rl("a", "b")}, {wh(".wh.a"), rf("a/f", "f")}},
+		"root mode":                {{{Header: tar.Header{Name: "./", Typeflag: tar.TypeDir, Mode: 0o711, Uid: 7, ModTime: epoch(8)}}}, {rf("a", "")}},
+		"swap in layer":            {{rd("foo"), rd("foo/tmp"), rf("foo/tmp/f", "1"), rl("foo", "/"), rf("foo/tmp/f", "2"), rd("foo"), rd("foo/tmp"), rf("foo/tmp/f", "3")}},
+		"unordered":                {{rf("a/b/c", "c"), {Header: tar.Header{Name: "a/b", Typeflag: tar.TypeDir, Mode: 0o500, ModTime: epoch(4)}}, rd("a"), rf("a/0", "")}},
+		"names":                    {{rf("a.b", ""), rd("a"), rf("a/x", ""), rf("a-b", ""), rf("./b//c", ""), rf("-", ""), rf("\xff", "")}},
+		"whiteout in hidden":       {{rd("a"), rd("a/b"), rf("a/b/c", "")}, {rd("a"), wh("a/.wh..wh..opq"), rd("a/b"), wh("a/b/.wh.c")}},
+		"aufs notes":               {{rf(".wh..wh.aufs", ""), rd(".wh..wh.plnk"), rf(".wh..wh.plnk/1", "x"), rf("f", "")}},
+		"dir named like whiteout":  {{rf("a", "")}, {rf(".wh.etc/f", "x")}},
+		"removed and back":         {{rd("a"), rf("a/1", "")}, {wh(".wh.a")}, {rf("a/2", "")}, {rd("a"), rf("a/3", "")}},
+		"empty":                    {{}, {}},
+		"whiteout through nothing": {{rl("l", "/dne")}, {wh("l/.wh.etc")}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dirs, tree := stackOf(t, layers...)
+			want := show(t, openDir(t, mount(t, "", dirs...)), true)
+			if got := show(t, tree, true); got != want {
+				t.Errorf("stack (-) and overlay (+):\n%s", diff(got, want))
+			}
+		})
+	}
+}
+
+var generated = flag.Int("generated", 300, "how many generated stacks of layers are tried")
+
+// grammar makes layers out of few names, so that they collide in every way.
+func grammar(rnd *rand.Rand) []raw {
+	names := []string{"a", "b", "c", "d", "a/b", "a/c", "b/a", "b/c/d", "a/b/c", "c/a", "../a", "/d/b", "d/../c/b", "./b/b"}
+	targets := []string{"a", "b", "/c", "../d", "a/b", "/", "..", "b/../c", "nowhere", "../../../etc"}
+	var out []raw
+	for range 2 + rnd.IntN(11) {
+		name := names[rnd.IntN(len(names))]
+		switch rnd.IntN(12) {
+		case 0, 1, 2:
+			out = append(out, rf(name, strings.Repeat("x", rnd.IntN(9))))
+		case 3, 4, 5:
+			d := rd(name)
+			d.Mode = []int64{0o755, 0o700, 0o1777, 0o500}[rnd.IntN(4)]
+			out = append(out, d)
+		case 6, 7:
+			out = append(out, rl(name, targets[rnd.IntN(len(targets))]))
+		case 8:
+			out = append(out, rh(name, names[rnd.IntN(len(names))]))
+		case 9, 10:
+			i := strings.LastIndexByte(name, '/') + 1
+			out = append(out, rf(name[:i]+".wh."+name[i:], ""))
+		case 11:
+			out = append(out, rf(name+"/.wh..wh..opq", ""))
+		}
+	}
+	return out
+}
+
+// Layers that refuse to unpack are fine; those that unpack must look the same to the kernel and to Stack, and touch nothing else.
+func TestStackAgainstOverlayGenerated(t *testing.T) {
+	rounds := *generated
+	unpacked := 0
+	for seed := range rounds {
+		rnd := rand.New(rand.NewPCG(uint64(seed), 0))
+		var ixs []*Index
+		var dirs []string
+		var layers [][]raw
+		for n := range 1 + rnd.IntN(4) {
+			c, dir := newCanary(t)
+			entries := grammar(rnd)
+			var lower Tree
+			if n > 0 {
+				lower = Stack(ixs, nil)
+			}
+			ix, err := unpackTar(t, dir, lower, entries...)
+			c.check(t)
+			if err != nil {
+				if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrExist) {
+					t.Errorf("seed %d: %v\n%s", seed, err, describe(entries))
+				}
+				continue
+			}
+			ixs, dirs, layers = append(ixs, ix), append(dirs, dir), append(layers, entries)
+		}
+		if len(ixs) == 0 {
+			continue
+		}
+		unpacked++
+		at := mount(t, "", dirs...)
+		tree, err := OpenDirTree(at)
+		must(t, err)
+		want := show(t, tree, false)
+		tree.Close()
+		if got := show(t, Stack(ixs, nil), false); got != want {
+			t.Errorf("seed %d, stack (-) and overlay (+):\n%s", seed, diff(got, want))
+			for _, l := range layers {
+				t.Log(describe(l))
+			}
+		}
+		if t.Failed() {
+			return
+		}
+	}
+	if unpacked < rounds/2 {
+		t.Errorf("only %d of %d stacks unpacked", unpacked, rounds)
+	}
+}
+
+func describe(entries []raw) string {
+	var b strings.Builder
+	for _, e := range entries {
+		b.WriteString(string(e.Typeflag) + " " + e.Name + " " + e.Linkname + "\n")
+	}
+	return b.String()
+}
