@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 
 	"github.com/cairn-build/cairn/pkg/image"
 	"github.com/cairn-build/cairn/pkg/layer"
+	"github.com/opencontainers/go-digest"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -56,8 +58,9 @@ func sortedKeys(m map[string]string) []string {
 	return keys
 }
 
-// rewrite returns the specs with those layers replaced that the output wants in another form. rewrite-timestamp is for what was built, as are
-// compression and compression-level; the base image's layers are left alone but for force-compression (BuildKit, docs/build-repro.md).
+// rewrite returns the specs with those layers replaced that the output wants in another form. rewrite-timestamp is for what
+// was built, as are compression and compression-level; the base image's layers are left alone but for force-compression
+// (BuildKit, docs/build-repro.md).
 func (e *exporter) rewrite(ctx context.Context) ([]image.Spec, error) {
 	c, err := e.compression()
 	if err != nil {
@@ -110,6 +113,55 @@ func typeOf(l layer.Layer) string {
 }
 
 // rewriteLayer compresses a layer anew and, with stamp, lowers its times to the epoch. The new blob is kept in the store.
+// Without stamp the archive, and so the DiffID, stays what it is.
 func (e *exporter) rewriteLayer(ctx context.Context, l layer.Layer, c compression, stamp bool) (layer.Layer, error) {
-	return layer.Layer{}, fmt.Errorf("rewriting layer %s: not written yet", l.DiffID)
+	how := layer.Compression{Type: c.typ}
+	if how.Type == "" {
+		how.Type = typeOf(l)
+	}
+	if c.level != nil {
+		how.Level = *c.level
+	}
+	src, err := e.Blob(ctx, l)
+	if err != nil {
+		return layer.Layer{}, fmt.Errorf("reading blob %s: %w", l.Descriptor.Digest, err)
+	}
+	defer src.Close()
+	dst, err := e.Store.NewBlob(ctx)
+	if err != nil {
+		return layer.Layer{}, err
+	}
+	defer dst.Abort()
+	out := layer.Layer{DiffID: l.DiffID}
+	var mediaType string
+	if stamp {
+		out.DiffID, mediaType, err = e.clamp(ctx, src, l, dst, how)
+	} else {
+		mediaType, err = layer.Recompress(ctx, src, l, dst, how)
+	}
+	if err != nil {
+		return layer.Layer{}, err
+	}
+	if out.Descriptor, err = dst.Commit(""); err != nil {
+		return layer.Layer{}, err
+	}
+	out.Descriptor.MediaType = mediaType
+	e.say("rewrote layer %s as %s", shortDigest(l.Descriptor.Digest), shortDigest(out.Descriptor.Digest))
+	return out, nil
+}
+
+// clamp writes l to dst with no time later than the epoch.
+func (e *exporter) clamp(
+	ctx context.Context, src io.Reader, l layer.Layer, dst io.Writer, how layer.Compression,
+) (digest.Digest, string, error) {
+	w, err := layer.NewWriter(dst, how)
+	if err != nil {
+		return "", "", err
+	}
+	w.Clamp = e.Epoch
+	if err := layer.Rewrite(ctx, src, l, w); err != nil {
+		return "", "", err
+	}
+	diffID, mediaType, _, err := w.Close()
+	return diffID, mediaType, err
 }
