@@ -83,9 +83,6 @@ func Parse(name string, data []byte, opts Options) (*File, error) {
 		}
 	}
 	stages, _, err := instructions.Parse(f.ast, c.lint)
-	if err == nil && len(stages) == 0 {
-		err = errors.New("dockerfile contains no stages to build")
-	}
 	if err != nil {
 		err = f.located(err)
 		var placed *Error
@@ -101,7 +98,7 @@ func Parse(name string, data []byte, opts Options) (*File, error) {
 }
 
 // Stages returns the stages of the file and the ARGs before the first of them. The instructions are the caller's own: expanding them
-// changes no other's.
+// changes no other's. A file may have no stage, and then cannot be planned.
 func (f *File) Stages() ([]Stage, []ArgCommand, error) {
 	// BuildKit's parser of instructions wants a linter, and says the same again.
 	stages, meta, err := instructions.Parse(f.ast, linter.New(&linter.Config{}))

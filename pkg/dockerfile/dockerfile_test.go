@@ -65,7 +65,6 @@ func TestErrors(t *testing.T) {
 	}{
 		{"empty", "", "the Dockerfile cannot be empty", "", 0, 0},
 		{"comments only", "# nothing\n\n", "file with no instructions", "", 2, 2},
-		{"no stage", "ARG A=1\n", "dockerfile contains no stages to build", "", 0, 0},
 		{"instruction", "FROM scratch\n\nCOPPY a b\n", "dockerfile parse error on line 3: unknown instruction: COPPY (did you mean COPY?)",
 			"did you mean COPY?", 3, 3},
 		{"flag", "FROM scratch\nCOPY --frm=a b \\\n c\n", "unknown flag: --frm (did you mean from?)", "did you mean from?", 2, 3},

@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"errors"
 	"maps"
 	"slices"
 	"strings"
@@ -25,7 +26,7 @@ func (p *planner) platformArgs(stages []dockerfile.Stage) *env {
 		target = "default"
 	}
 	b, t := p.opts.BuildPlatform, p.opts.Platform
-	e := newEnv()
+	e := newEnv(&p.meter)
 	for _, a := range [][2]string{
 		{"BUILDPLATFORM", platforms.Format(b)},
 		{"BUILDOS", b.OS},
@@ -48,31 +49,39 @@ func (p *planner) platformArgs(stages []dockerfile.Stage) *env {
 	return e
 }
 
-// globalArgs adds the ARGs before the first FROM to args; given are the build arguments.
-func (p *planner) globalArgs(args *env, meta []dockerfile.ArgCommand, given map[string]string) (*env, error) {
+// globalArgs adds the ARGs before the first FROM to args; given are the build arguments. What it returns besides is about every ARG.
+func (p *planner) globalArgs(args *env, meta []dockerfile.ArgCommand, given map[string]string) (*env, map[string]argInfo, error) {
 	args = args.clone()
+	infos := map[string]argInfo{}
 	for _, cmd := range meta {
 		for _, a := range cmd.Args {
+			info := argInfo{definition: a, at: p.file.LocationOf(cmd.Location()), needs: map[string]struct{}{}}
 			value, ok := given[a.Key]
-			if !ok {
-				if a.Value == nil {
-					continue
-				}
+			if !ok && a.Value != nil {
 				res, err := p.lex.ProcessWordWithMatches(*a.Value, args)
-				if err != nil {
-					return nil, p.errorAt(cmd.Location(), err)
+				if err = errors.Join(err, p.meter.err()); err != nil {
+					return nil, nil, p.errorAt(cmd.Location(), err)
 				}
-				value = res.Result
+				value, ok = res.Result, true
+				maps.Copy(info.needs, res.Matched)
+				if _, again := info.needs[a.Key]; again { // a default made of the value before it needs what that needed
+					delete(info.needs, a.Key)
+					maps.Copy(info.needs, infos[a.Key].needs)
+				}
 			}
-			args.set(a.Key, value)
+			if ok {
+				args.set(a.Key, value)
+				info.value = value
+			}
+			infos[a.Key] = info
 		}
 	}
-	return args, nil
+	return args, infos, nil
 }
 
 // checkDefaultBases warns of bases whose names make no sense when no build arguments are given.
 func (p *planner) checkDefaultBases(args *env, stages []dockerfile.Stage, meta []dockerfile.ArgCommand) {
-	args, err := p.globalArgs(args, meta, nil)
+	args, _, err := p.globalArgs(args, meta, nil)
 	if err != nil {
 		return // the same error comes again where it counts
 	}
@@ -92,6 +101,7 @@ func (s *stage) arg(c *dockerfile.ArgCommand, checks *dockerfile.Checks) error {
 	texts := make([]string, 0, len(c.Args))
 	for _, a := range c.Args {
 		s.checkSecretName(checks, "ARG", a.Key, c.Location())
+		inherited := false
 		if v, ok := s.p.args[a.Key]; ok {
 			a.Value = &v
 		} else if a.Value != nil {
@@ -103,7 +113,12 @@ func (s *stage) arg(c *dockerfile.ArgCommand, checks *dockerfile.Checks) error {
 			a.Value = &v
 		} else if v, ok := s.p.global.Get(a.Key); ok {
 			a.Value = &v
+			inherited = true
 		}
+		if !inherited { // else it is the global one's business
+			s.outline.args[a.Key] = argInfo{definition: a, value: a.ValueString(), at: s.location(c.Location())}
+		}
+		s.outline.used[a.Key] = true
 		if a.Value != nil && !scanArg(a.Key) {
 			s.env.set(a.Key, *a.Value)
 		}

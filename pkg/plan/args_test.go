@@ -2,6 +2,7 @@ package plan
 
 import (
 	"context"
+	"strings"
 	"testing"
 )
 
@@ -208,4 +209,22 @@ func TestEpoch(t *testing.T) {
 	}
 	_, err := newPlan("FROM scratch", args("SOURCE_DATE_EPOCH", "context"))
 	wantError(t, err, "cannot be asked for", 0)
+}
+
+// TestGrowth: variables that double with every line end in an error, not in all of the memory.
+func TestGrowth(t *testing.T) {
+	long := strings.Repeat("x", 1000)
+	for name, text := range map[string]string{
+		"ENV":     "FROM scratch\nENV a=" + long + strings.Repeat("\nENV a=$a$a", 60),
+		"ARG":     "FROM scratch\nARG a=" + long + strings.Repeat("\nARG a=$a$a", 60),
+		"global":  "ARG a=" + long + strings.Repeat("\nARG a=$a$a", 60) + "\nFROM scratch",
+		"heredoc": "FROM scratch\nARG a=" + long + strings.Repeat("\nARG a=$a$a", 9) + "\nCOPY <<E /\n" + strings.Repeat("$a", 10000) + "\nE\n",
+		"RUN":     "FROM scratch\nENV a=" + long + strings.Repeat("\nENV a=$a$a", 10) + strings.Repeat("\nRUN x", 1000),
+		"history": "FROM scratch\nARG a=" + long + strings.Repeat("\nARG a=$a$a", 10) + strings.Repeat("\nRUN x", 1000),
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := newPlan(text)
+			wantError(t, err, "more than 64 MiB", 0)
+		})
+	}
 }

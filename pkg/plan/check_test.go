@@ -2,6 +2,7 @@ package plan
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -126,5 +127,78 @@ func TestCheck(t *testing.T) {
 	}
 	if w, err := check("FROM alpine\n", platform("linux/arm64")); err != nil || len(w) != 0 {
 		t.Errorf("other platform: %v %v", w, err)
+	}
+}
+
+func TestTargets(t *testing.T) {
+	f, err := dockerfile.Parse("Dockerfile", []byte("ARG V=1\n# build compiles it\nFROM --platform=$BUILDPLATFORM img:$V AS build\nFROM build\n"), dockerfile.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	list, err := Targets(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := json.Marshal(list.Targets)
+	if err != nil {
+		t.Fatal(err)
+	}
+	equal(t, "targets", string(got), `[{"name":"build","description":"compiles it","base":"img:$V","platform":"$BUILDPLATFORM",`+
+		`"location":{"ranges":[{"start":{"line":3},"end":{"line":3}}]}},`+
+		`{"default":true,"base":"build","location":{"ranges":[{"start":{"line":4},"end":{"line":4}}]}}]`)
+}
+
+func TestDescribe(t *testing.T) {
+	f, err := dockerfile.Parse("Dockerfile", []byte(`ARG UNUSED=1
+# NAME is the image
+ARG NAME=al
+ARG FULL=${NAME}pine
+FROM $FULL AS build
+RUN --mount=type=secret,id=tok,required --mount=type=ssh x
+FROM scratch AS other
+ARG elsewhere
+# final is shipped
+FROM scratch AS final
+ARG TARGETARCH
+ARG own=2 given
+RUN --mount=type=secret,id=tok --mount=type=secret,id=more x
+COPY --from=build a b
+`), dockerfile.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	opts := testOptions()
+	opts.BuildArgs["given"] = "yes"
+	o, err := Describe(context.Background(), f, opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, a := range o.Args {
+		got = append(got, fmt.Sprintf("%d %s=%s %s", a.Location.Ranges[0].Start.Line, a.Name, a.Value, a.Description))
+	}
+	equal(t, "args", got, []string{"3 NAME=al is the image", "4 FULL=alpine ", "12 given=yes ", "12 own=2 "})
+	got = nil
+	for _, n := range append(o.Secrets, o.SSH...) {
+		got = append(got, fmt.Sprint(n.Location.Ranges[0].Start.Line, n.Name, n.Required))
+	}
+	equal(t, "needs", got, []string{"13morefalse", "13tokfalse", "6defaultfalse"})
+	equal(t, "name", []string{o.Name, o.Description}, []string{"final", "is shipped"})
+}
+
+func TestReport(t *testing.T) {
+	text := []byte("FROM scratch as a\nNOPE\n")
+	_, err := dockerfile.Parse("Dockerfile", text, dockerfile.Options{})
+	got, err := json.Marshal(Report("Dockerfile", text, nil, err))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		`"warnings":[{"ruleName":"FromAsCasing"`, `"buildError":{"message":"dockerfile parse error on line 2: unknown instruction: NOPE`,
+		`"location":{"ranges":[{"start":{"line":2},"end":{"line":2}}]}`, `"filename":"Dockerfile"`,
+	} {
+		if !strings.Contains(string(got), want) {
+			t.Errorf("%s lacks %s", got, want)
+		}
 	}
 }

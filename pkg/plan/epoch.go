@@ -94,7 +94,7 @@ func (p *planner) remoteStage(s dockerfile.Stage) (*Remote, error) {
 	for _, c := range s.Commands {
 		switch c := c.(type) {
 		case *dockerfile.ArgCommand:
-			if args, err = p.globalArgs(args, []dockerfile.ArgCommand{*c}, p.args); err != nil {
+			if args, _, err = p.globalArgs(args, []dockerfile.ArgCommand{*c}, p.args); err != nil {
 				return nil, err
 			}
 		case *dockerfile.AddCommand:

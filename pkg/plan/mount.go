@@ -27,9 +27,11 @@ func (s *stage) mounts(c *dockerfile.RunCommand, from []*origin) ([]Mount, error
 		switch m.Type {
 		case dockerfile.MountSecret:
 			planned, err = secretMount(m)
+			s.outline.need(s.outline.secrets, planned.ID, needInfo{m.Required, s.location(c.Location())})
 		case dockerfile.MountSSH:
 			planned, err = sshMount(m, agents)
 			agents++
+			s.outline.need(s.outline.ssh, planned.ID, needInfo{m.Required, s.location(c.Location())})
 		default:
 			planned, err = s.fileMount(m, o)
 		}

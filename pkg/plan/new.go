@@ -2,6 +2,7 @@ package plan
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -55,6 +56,9 @@ func (p *planner) plan(ctx context.Context) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
+	if len(stages) == 0 {
+		return nil, p.file.ErrorAt(dockerfile.Location{}, errors.New("dockerfile contains no stages to build"))
+	}
 	if err := p.readOptions(); err != nil {
 		return nil, err
 	}
@@ -104,14 +108,15 @@ type planner struct {
 	args   map[string]string
 	lex    *dockerfile.Lex
 	checks *dockerfile.Checks
+	meter  meter
 	// global are the arguments that FROM sees, and what an ARG without a value is set to; platformKeys those every Dockerfile has.
 	global       *env
 	platformKeys []string
-	// declared are the names of the ARGs before the first FROM, also of those without a value.
-	declared []string
-	epoch    *int64
-	ignore   *patternmatcher.PatternMatcher
-	main     *Context
+	// globalInfo is about the ARGs before the first FROM, also those without a value.
+	globalInfo map[string]argInfo
+	epoch      *int64
+	ignore     *patternmatcher.PatternMatcher
+	main       *Context
 	// contexts are the named ones, by their normalised name, with "::platform" if they are for one only.
 	contexts map[string]*Context
 
@@ -159,13 +164,8 @@ func (p *planner) readGlobals(ctx context.Context, stages []dockerfile.Stage, me
 	given := p.platformArgs(stages)
 	p.platformKeys = slices.Clone(given.Keys())
 	p.checkDefaultBases(given, stages, meta)
-	if p.global, err = p.globalArgs(given, meta, p.args); err != nil {
+	if p.global, p.globalInfo, err = p.globalArgs(given, meta, p.args); err != nil {
 		return err
-	}
-	for _, cmd := range meta {
-		for _, a := range cmd.Args {
-			p.declared = append(p.declared, a.Key)
-		}
 	}
 	return p.readEpoch(ctx, stages)
 }

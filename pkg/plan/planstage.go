@@ -37,6 +37,11 @@ func (s *stage) addTriggers() (bool, error) {
 		if err != nil {
 			return false, err
 		}
+		switch ins.(type) {
+		case *dockerfile.OnbuildCommand, *dockerfile.MaintainerCommand:
+			// Not to be had from a Dockerfile, but a config can say anything.
+			return false, fmt.Errorf("%s isn't allowed as an ONBUILD trigger", strings.ToUpper(ins.Name()))
+		}
 		c := command{Command: ins, trigger: true}
 		if err := s.p.connectCommand(&c); err != nil {
 			return false, err
@@ -58,7 +63,11 @@ func (s *stage) plan() error {
 		return nil
 	}
 	for i := range s.commands {
-		if err := s.do(&s.commands[i]); err != nil {
+		err := s.do(&s.commands[i])
+		if err == nil {
+			err = s.p.meter.err()
+		}
+		if err != nil {
 			return s.p.errorAt(s.commands[i].Location(), err)
 		}
 	}
@@ -82,7 +91,7 @@ func (s *stage) begin() error {
 		s.out.Base = s.root.source
 		s.out.Platform = *s.root.platform
 		s.out.Image = cloneImage(s.root.image)
-		s.env = newEnv()
+		s.env = newEnv(&s.p.meter)
 		if s.root.name != scratchName {
 			s.stepsDone++ // the base is the first step that progress numbers
 		}
@@ -182,6 +191,7 @@ func (s *stage) layer(createdBy string, step *Step) {
 }
 
 func (s *stage) record(createdBy string, step int) {
+	s.p.meter.spend(len(createdBy))
 	s.out.Image.History = append(s.out.Image.History, ocispec.History{
 		CreatedBy: createdBy, Comment: historyComment, EmptyLayer: step < 0,
 	})

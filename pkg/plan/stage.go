@@ -43,6 +43,8 @@ type stage struct {
 
 	stepsDone, stepsTotal int
 	inTrigger             bool
+
+	outline stageOutline
 }
 
 // command is an instruction and where its files come from: one origin for COPY --from, one for every mount of a RUN.
@@ -61,7 +63,7 @@ type origin struct {
 // addStage expands a FROM.
 func (p *planner) addStage(index int, def dockerfile.Stage) error {
 	checks := p.checks.With(def.Comments)
-	s := &stage{p: p, def: def, index: index, label: def.Name}
+	s := &stage{p: p, def: def, index: index, label: def.Name, outline: newOutline(p.globalInfo)}
 	if s.label == "" {
 		s.label = fmt.Sprintf("stage-%d", index)
 	}
@@ -74,8 +76,9 @@ func (p *planner) addStage(index int, def dockerfile.Stage) error {
 		return p.errorAt(def.Location, fmt.Errorf("base name (%s) should not be blank", def.BaseName))
 	}
 	s.def.BaseName = name.Result
+	s.outline.use(name.Matched)
 	if def.Platform != "" {
-		if s.platform, err = p.stagePlatform(def, checks); err != nil {
+		if s.platform, err = s.readPlatform(checks); err != nil {
 			return p.errorAt(def.Location, err)
 		}
 	}
@@ -111,22 +114,23 @@ func (s *stage) countSteps() {
 	}
 }
 
-// stagePlatform expands and parses FROM --platform.
-func (p *planner) stagePlatform(def dockerfile.Stage, checks *dockerfile.Checks) (*ocispec.Platform, error) {
-	res, err := p.lex.ProcessWordWithMatches(def.Platform, p.global)
-	p.reportUndeclared(checks, def.Location, res.Unmatched)
-	p.checkPlatformFlag(def, checks, res)
+// readPlatform expands and parses FROM --platform.
+func (s *stage) readPlatform(checks *dockerfile.Checks) (*ocispec.Platform, error) {
+	p, flag, at := s.p, s.def.Platform, s.def.Location
+	res, err := p.lex.ProcessWordWithMatches(flag, p.global)
+	p.reportUndeclared(checks, at, res.Unmatched)
+	p.checkPlatformFlag(s.def, checks, res)
 	if err != nil {
-		return nil, fmt.Errorf("processing arguments for platform %s: %w", def.Platform, err)
+		return nil, fmt.Errorf("processing arguments for platform %s: %w", flag, err)
 	}
 	if res.Result == "" {
-		err := fmt.Errorf("empty platform value from expression %s", def.Platform)
-		return nil, suggestAny(err, res.Unmatched, p.global.Keys())
+		return nil, suggestAny(fmt.Errorf("empty platform value from expression %s", flag), res.Unmatched, p.global.Keys())
 	}
 	platform, err := platforms.Parse(res.Result)
 	if err != nil {
-		return nil, suggestAny(fmt.Errorf("parsing platform %s: %w", def.Platform, err), res.Unmatched, p.global.Keys())
+		return nil, suggestAny(fmt.Errorf("parsing platform %s: %w", flag, err), res.Unmatched, p.global.Keys())
 	}
+	s.outline.use(res.Matched)
 	return &platform, nil
 }
 
@@ -174,7 +178,7 @@ func (p *planner) connectCommand(c *command) error {
 
 // copyOrigin is the origin of a COPY --from: a stage's name or index, or else an image or context.
 func (p *planner) copyOrigin(from string, at []dockerfile.Range) (*origin, error) {
-	res, err := p.lex.ProcessWordWithMatches(from, newEnv())
+	res, err := p.lex.ProcessWordWithMatches(from, newEnv(&p.meter))
 	if err != nil {
 		return nil, err
 	}
@@ -293,7 +297,7 @@ func (p *planner) noCache(s *stage) bool {
 
 // reportUndeclared warns of variables in a FROM that no ARG declares.
 func (p *planner) reportUndeclared(checks *dockerfile.Checks, at []dockerfile.Range, unmatched map[string]struct{}) {
-	declared := append(slices.Clone(p.global.Keys()), p.declared...)
+	declared := slices.AppendSeq(slices.Clone(p.global.Keys()), maps.Keys(p.globalInfo))
 	for _, name := range slices.Sorted(maps.Keys(unmatched)) {
 		if !slices.Contains(declared, name) {
 			checks.UndefinedArgInFrom(at, name, declared)

@@ -62,6 +62,7 @@ func TestFromErrors(t *testing.T) {
 		name, text, want string
 		line             int
 	}{
+		{"no stage", "ARG A=1\n", "dockerfile contains no stages to build", 0},
 		{"unknown image", "FROM alpin\n", "did you mean alpine?", 1},
 		{"unknown stage", "FROM scratch AS build\nFROM buidl\n", "did you mean build?", 2},
 		{"blank", "ARG X\nFROM $X\n", "base name ($X) should not be blank", 2},
@@ -298,6 +299,10 @@ func TestOnbuild(t *testing.T) {
 	})
 	_, err := newPlan("FROM scratch\nFROM trig\n", withTriggers("NOPE"))
 	wantError(t, err, "unknown instruction: NOPE", 2)
+	for _, bad := range []string{"ONBUILD RUN x", "MAINTAINER me", "FROM alpine"} {
+		_, err = newPlan("FROM trig\n", withTriggers(bad))
+		wantError(t, err, "trigger", 1)
+	}
 	_, err = newPlan("FROM scratch\nFROM trig AS self\n", withTriggers("COPY --from=self a b"))
 	wantError(t, err, "needs to be defined before", 2)
 }
