@@ -39,7 +39,7 @@ func (in invocation) build(c *cli.Context) (err error) {
 	if req.options.Run.Secrets, err = readSecrets(req.secrets, in.env); err != nil {
 		return err
 	}
-	e, err := in.openEngine(c, req.options.Args.Epoch)
+	e, err := in.openEngine(c)
 	if err != nil {
 		return err
 	}

@@ -129,7 +129,7 @@ func (in invocation) parseBuild(c *cli.Context) (*buildRequest, error) {
 // parsePlanArgs reads what the Dockerfile is planned for.
 func (in invocation) parsePlanArgs(c *cli.Context, o *build.Options) (err error) {
 	a := &o.Args
-	a.Target, a.Pull = c.String("target"), c.Bool("pull")
+	a.Target = c.String("target")
 	if a.Platforms, err = parsePlatforms(c.StringSlice("platform")); err != nil {
 		return err
 	}
@@ -140,9 +140,6 @@ func (in invocation) parsePlanArgs(c *cli.Context, o *build.Options) (err error)
 		return err
 	}
 	if a.AllowHostNetwork, a.AllowInsecure, err = parseAllow(c.StringSlice("allow")); err != nil {
-		return err
-	}
-	if a.Epoch, err = in.env.epoch(); err != nil {
 		return err
 	}
 	given, err := parseArgs(c.StringSlice("build-arg"), in.env)
@@ -157,24 +154,6 @@ func (in invocation) parsePlanArgs(c *cli.Context, o *build.Options) (err error)
 	for name, value := range given {
 		a.BuildArgs[name] = value
 	}
-	return in.argEpoch(given, o)
-}
-
-// argEpoch lets --build-arg SOURCE_DATE_EPOCH win over the environment. The value "context" is left to the build.
-func (in invocation) argEpoch(given map[string]string, o *build.Options) error {
-	text, ok := given["SOURCE_DATE_EPOCH"]
-	if !ok || text == "context" {
-		return nil
-	}
-	o.Args.Epoch = nil
-	if text == "" {
-		return nil
-	}
-	t, err := parseEpoch(text)
-	if err != nil {
-		return usagef("--build-arg SOURCE_DATE_EPOCH=%s: %v", text, err).withHint("it is a number of seconds since 1970")
-	}
-	o.Args.Epoch = &t
 	return nil
 }
 

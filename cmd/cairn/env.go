@@ -44,28 +44,6 @@ func (e environment) dataRoot() (string, error) {
 	return "", usagef("no place to keep state: neither XDG_DATA_HOME nor HOME is set").withHint("give one with --root DIR")
 }
 
-// epoch is SOURCE_DATE_EPOCH, nil where it is not set.
-// The variable is defined by https://reproducible-builds.org/specs/source-date-epoch/: seconds since 1970, as an integer.
-func (e environment) epoch() (*time.Time, error) {
-	text := e["SOURCE_DATE_EPOCH"]
-	if text == "" {
-		return nil, nil
-	}
-	t, err := parseEpoch(text)
-	if err != nil {
-		return nil, usagef("environment variable SOURCE_DATE_EPOCH: %v", err).withHint("it is a number of seconds since 1970")
-	}
-	return &t, nil
-}
-
-func parseEpoch(text string) (time.Time, error) {
-	sec, err := strconv.ParseInt(text, 10, 64)
-	if err != nil {
-		return time.Time{}, usagef("%q is not an integer", text)
-	}
-	return time.Unix(sec, 0).UTC(), nil
-}
-
 // proxies are the proxy variables that are set, as build arguments: RUN sees them, and neither history nor cache keys do.
 func (e environment) proxies() map[string]string {
 	found := map[string]string{}

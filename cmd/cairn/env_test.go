@@ -24,19 +24,6 @@ func TestDataRoot(t *testing.T) {
 	}
 }
 
-func TestEpoch(t *testing.T) {
-	t.Parallel()
-	if at, err := (environment{}).epoch(); at != nil || err != nil {
-		t.Errorf("no variable: %v, %v", at, err)
-	}
-	if at, err := (environment{"SOURCE_DATE_EPOCH": "86400"}).epoch(); err != nil || at.Format("2006-01-02") != "1970-01-02" {
-		t.Errorf("86400: %v, %v", at, err)
-	}
-	if _, err := (environment{"SOURCE_DATE_EPOCH": "yesterday"}).epoch(); err == nil {
-		t.Error("yesterday was taken")
-	}
-}
-
 func TestProxies(t *testing.T) {
 	t.Parallel()
 	got := environment{"http_proxy": "a", "NO_PROXY": "b", "HTTPS_PROXY": "", "PATH": "c"}.proxies()

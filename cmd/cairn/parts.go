@@ -1,15 +1,11 @@
 package main
 
 import (
-	"context"
 	"errors"
-	"io"
 	"path/filepath"
-	"time"
 
 	"github.com/cairn-build/cairn/executor/runc"
 	"github.com/cairn-build/cairn/pkg/build"
-	"github.com/cairn-build/cairn/pkg/layer"
 	"github.com/cairn-build/cairn/pkg/progress"
 	"github.com/cairn-build/cairn/pkg/registry"
 	"github.com/cairn-build/cairn/pkg/source"
@@ -60,8 +56,8 @@ type engine struct {
 	executor    *runc.Executor
 }
 
-// openEngine puts the parts together. epoch, when not nil, is the newest time that a layer may hold.
-func (in invocation) openEngine(c *cli.Context, epoch *time.Time) (_ *engine, err error) {
+// openEngine puts the parts together.
+func (in invocation) openEngine(c *cli.Context) (_ *engine, err error) {
 	e := &engine{}
 	defer func() {
 		if err != nil {
@@ -75,8 +71,7 @@ func (in invocation) openEngine(c *cli.Context, epoch *time.Time) (_ *engine, er
 		return nil, err
 	}
 	e.images = source.NewImages(source.ImagesOptions{Store: e.store, Registry: e.registry, Pull: c.Bool("pull")})
-	blob := func(ctx context.Context, l layer.Layer) (io.ReadCloser, error) { return e.images.Blob(ctx, l) }
-	if e.snapshotter, err = overlay.New(overlay.Options{Store: e.store, Blob: blob, Clamp: epoch}); err != nil {
+	if e.snapshotter, err = overlay.New(overlay.Options{Store: e.store, Blob: e.images.Blob}); err != nil {
 		return nil, err
 	}
 	dir, err := e.store.TempDir("runc-")
@@ -91,7 +86,7 @@ func (in invocation) openEngine(c *cli.Context, epoch *time.Time) (_ *engine, er
 
 // parts are the engine as a build sees it.
 func (e *engine) parts(sink progress.Sink) build.Parts {
-	return build.Parts{Store: e.store, Registry: e.registry, Snapshotter: e.snapshotter, Executor: e.executor, Progress: sink}
+	return build.Parts{Store: e.store, Images: e.images, Registry: e.registry, Snapshotter: e.snapshotter, Executor: e.executor, Progress: sink}
 }
 
 // close gives everything back, the last opened first.

@@ -47,7 +47,7 @@ func isExited(err error) bool {
 
 // runImage runs the command over a writable layer of the image that is dropped afterwards.
 func (in invocation) runImage(c *cli.Context, req *runRequest) (err error) {
-	e, err := in.openEngine(c, nil)
+	e, err := in.openEngine(c)
 	if err != nil {
 		return err
 	}

@@ -178,6 +178,8 @@ func hintFor(err error) string {
 		return "cairn takes credentials from Docker's config.json (`docker login`, `skopeo login --compat-auth-file`) and credential helpers"
 	case has("MANIFEST_UNKNOWN", "NAME_UNKNOWN"):
 		return "check the name and the tag; short names are looked up on docker.io"
+	case has("no build stage in current context"):
+		return "a Dockerfile begins with FROM, which only comments and ARG may precede"
 	case has("no such host", "connection refused", "network is unreachable"):
 		return "check the registry's name and the network"
 	case errors.Is(err, os.ErrPermission):
