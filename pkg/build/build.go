@@ -1,0 +1,42 @@
+// Package build turns a Dockerfile and its context into an image and delivers it.
+//
+//	parse ─► plan ─► solve ─► assemble ─► export
+//
+// Build is that sentence. It wires the phases and decides nothing that a phase could decide for itself.
+package build
+
+import (
+	"context"
+	"errors"
+
+	"github.com/cairn-build/cairn/pkg/export"
+	"github.com/cairn-build/cairn/pkg/progress"
+)
+
+// Build builds one image for each of o.Args.Platforms and delivers it as o.Result says. Errors of the Dockerfile are *dockerfile.Error, of
+// a step *solve.StepError; a command that ran and failed is a *solve.ProcessError inside that.
+func Build(ctx context.Context, o Options) (_ Result, err error) {
+	if err := export.Check(o.Result.Outputs, o.Result.Tags, max(1, len(o.Args.Platforms)), o.Result.Stdout); err != nil {
+		return Result{}, err
+	}
+	ctx = progress.With(ctx, o.Parts.Progress)
+	in, err := openInputs(ctx, o)
+	if err != nil {
+		return Result{}, err
+	}
+	defer func() { err = errors.Join(err, in.close()) }()
+
+	file, err := parsePhase(in, o)
+	if err != nil {
+		return Result{}, err
+	}
+	plans, err := planPhase(ctx, file, in, o)
+	if err != nil {
+		return Result{}, err
+	}
+	results, err := solvePhase(ctx, plans, in, o)
+	if err != nil {
+		return Result{}, locate(file, err)
+	}
+	return exportPhase(ctx, plans, results, o)
+}
