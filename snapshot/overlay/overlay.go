@@ -1,0 +1,191 @@
+// Package overlay is the snapshotter over the kernel's overlayfs: every layer is unpacked once into a directory of its own, and a root
+// filesystem is a mount of those directories with a fresh one on top. What a step wrote is then exactly what lies in its upper
+// directory, and that directory, renamed, is the snapshot of the layer made of it: nothing is copied or unpacked a second time.
+//
+// Mounts carry userxattr, with which overlayfs works in a user namespace (Linux 5.11) and keeps its marks in user.overlay.*; as real root it
+// is the same, so that snapshots have one form everywhere. They are volatile: a step's root filesystem is scratch, and
+// nothing in it is worth a sync.
+//
+// The process must be in a mount namespace of its own whose mounts do not propagate to others (package userns arranges
+// that): then a process that dies leaves no mount behind, and its directories are removed by the store.
+package overlay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/cairn-build/cairn/pkg/layer"
+	"github.com/cairn-build/cairn/pkg/store"
+	"github.com/cairn-build/cairn/snapshot"
+	"github.com/opencontainers/go-digest"
+	"github.com/opencontainers/image-spec/identity"
+	"golang.org/x/sys/unix"
+)
+
+// Options is what a Snapshotter works with.
+type Options struct {
+	// Store keeps the snapshots, the layers committed and their indexes.
+	Store *store.Store
+	// Blob returns the compressed bytes of a layer that has to be unpacked.
+	Blob func(ctx context.Context, l layer.Layer) (io.ReadCloser, error)
+	// Limits bounds what a layer may cost to unpack.
+	Limits layer.Limits
+	// Compression is that of committed layers.
+	Compression layer.Compression
+	// Clamp, when not nil, is the latest modification time in a committed layer; later ones become it. In the snapshot, and so for the
+	// steps that follow in this build, times stay as they were.
+	Clamp *time.Time
+	// Jobs is how many layers are unpacked at once by one Open; 0 is 4.
+	Jobs int
+}
+
+// defaultJobs keeps the network busy while one layer decompresses.
+const defaultJobs = 4
+
+// Snapshotter implements snapshot.Snapshotter over overlayfs.
+type Snapshotter struct {
+	opts    Options
+	indexes indexCache
+}
+
+var _ snapshot.Snapshotter = (*Snapshotter)(nil)
+
+// New returns a Snapshotter.
+func New(o Options) (*Snapshotter, error) {
+	if o.Store == nil || o.Blob == nil {
+		return nil, errors.New("overlay: Options need a Store and a Blob function")
+	}
+	if o.Jobs < 0 {
+		return nil, fmt.Errorf("overlay: Jobs is %d", o.Jobs)
+	}
+	if o.Jobs == 0 {
+		o.Jobs = defaultJobs
+	}
+	return &Snapshotter{opts: o}, nil
+}
+
+// Name implements snapshot.Snapshotter.
+func (s *Snapshotter) Name() string { return "overlay" }
+
+// Open implements snapshot.Snapshotter. Layers that are not unpacked yet are, several at once; what another process is
+// unpacking is waited for.
+func (s *Snapshotter) Open(ctx context.Context, chain []layer.Layer) (snapshot.ROLayer, error) {
+	chain = slices.Clone(chain)
+	p := s.newUnpacking(chain)
+	if err := p.run(ctx, 0); err != nil {
+		return nil, err
+	}
+	ro := &roLayer{s: s, chain: chain}
+	for _, n := range p.nodes {
+		ix, err := n.index(ctx)
+		if err != nil {
+			return nil, err
+		}
+		ro.dirs = append(ro.dirs, n.dir)
+		ro.indexes = append(ro.indexes, ix)
+	}
+	return ro, nil
+}
+
+// OpenFile implements snapshot.Snapshotter. Only the last layer of chain is unpacked if it is not. name is where the file lies in the
+// root filesystem, which differs from its path in the tar when it passes through a symlink of a lower layer (layer.Stack).
+func (s *Snapshotter) OpenFile(ctx context.Context, chain []layer.Layer, name string) (io.ReadCloser, error) {
+	if len(chain) == 0 {
+		return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
+	}
+	p := s.newUnpacking(slices.Clone(chain))
+	if err := p.run(ctx, len(chain)-1); err != nil {
+		return nil, err
+	}
+	f, err := openFile(p.nodes[len(chain)-1].dir, name)
+	if err != nil {
+		return nil, fmt.Errorf("layer %s: %w", chain[len(chain)-1].DiffID, err)
+	}
+	return f, nil
+}
+
+// openFile opens a regular file below dir. No symlink leads out of dir, and nothing that is no file is waited for.
+func openFile(dir, name string) (*os.File, error) {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	f, err := root.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return nil, err
+	}
+	if fi, err := f.Stat(); err != nil || !fi.Mode().IsRegular() {
+		f.Close()
+		return nil, errors.Join(err, &fs.PathError{Op: "open", Path: name, Err: errors.New("not a regular file")})
+	}
+	return f, nil
+}
+
+// emptyDiffID is the digest of the empty tar, two blocks of zeros: what scratch is said to consist of.
+var emptyDiffID = digest.FromBytes(make([]byte, 1024))
+
+// chainIDs returns the ChainID that each layer of a chain completes.
+func chainIDs(chain []layer.Layer) []digest.Digest {
+	ids := make([]digest.Digest, len(chain))
+	for i, l := range chain {
+		ids[i] = l.DiffID
+	}
+	return identity.ChainIDs(ids)
+}
+
+// roLayer implements snapshot.ROLayer.
+type roLayer struct {
+	s *Snapshotter
+	// chain, dirs and indexes are of the same layers, bottom first.
+	chain   []layer.Layer
+	dirs    []string
+	indexes []*layer.Index
+
+	mu       sync.Mutex
+	released bool
+}
+
+func (l *roLayer) Release() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.released = true
+	return nil
+}
+
+func (l *roLayer) DiffID() digest.Digest {
+	if len(l.chain) == 0 {
+		return emptyDiffID
+	}
+	return l.chain[len(l.chain)-1].DiffID
+}
+
+func (l *roLayer) Chain() []layer.Layer { return l.chain }
+
+// tree is what the layers show together.
+func (l *roLayer) tree() layer.Tree {
+	return layer.Stack(l.indexes, func(n int, name string) (io.ReadCloser, error) {
+		return openFile(l.dirs[n], name)
+	})
+}
+
+func (l *roLayer) NewRWLayer() (snapshot.RWLayer, error) {
+	l.mu.Lock()
+	released := l.released
+	l.mu.Unlock()
+	if released {
+		return nil, errors.New("opening a writable layer: the layer below is released")
+	}
+	rw, err := newRWLayer(l)
+	if err != nil {
+		return nil, fmt.Errorf("opening a writable layer: %w", err)
+	}
+	return rw, nil
+}
