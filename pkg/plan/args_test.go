@@ -224,7 +224,7 @@ func TestGrowth(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := newPlan(text)
-			wantError(t, err, "more than 64 MiB", 0)
+			wantError(t, err, "more than 16 MiB", 0)
 		})
 	}
 }

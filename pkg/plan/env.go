@@ -7,7 +7,7 @@ import (
 
 // maxText bounds the bytes that the variables of one Dockerfile may grow to, in instructions, in history and in the environments of its
 // RUNs: forty lines of ENV a=$a$a would fill any memory otherwise.
-const maxText = 64 << 20
+const maxText = 16 << 20
 
 // meter counts those bytes.
 type meter struct{ spent int }
@@ -16,7 +16,7 @@ func (m *meter) spend(n int) { m.spent += n }
 
 func (m *meter) err() error {
 	if m.spent > maxText {
-		return errors.New("expanding variables gives more than 64 MiB of text")
+		return errors.New("expanding variables gives more than 16 MiB of text")
 	}
 	return nil
 }

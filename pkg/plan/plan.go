@@ -102,8 +102,10 @@ func (p *Plan) Target() *Stage { return p.Stages[len(p.Stages)-1] }
 type Stage struct {
 	// Name is the stage's name, or its index as text.
 	Name string
-	// Base is what the stage starts from.
-	Base Source
+	// Base is what the stage starts from; BaseName is what progress calls bringing it in, "[build 1/5] FROM docker.io/library/debian:12@sha256:…",
+	// or "" where it is another stage or nothing.
+	Base     Source
+	BaseName string
 	// Platform is the stage's own (FROM --platform).
 	Platform ocispec.Platform
 	// Steps change the root filesystem, one layer each, in order.

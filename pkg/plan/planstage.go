@@ -92,8 +92,8 @@ func (s *stage) begin() error {
 		s.out.Platform = *s.root.platform
 		s.out.Image = cloneImage(s.root.image)
 		s.env = newEnv(&s.p.meter)
-		if s.root.name != scratchName {
-			s.stepsDone++ // the base is the first step that progress numbers
+		if s.root.name != scratchName { // the base is the first step that progress numbers
+			s.out.BaseName = s.stepName("FROM " + s.root.pinnedName())
 		}
 	}
 	img := &s.out.Image

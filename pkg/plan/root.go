@@ -169,6 +169,19 @@ func (p *planner) setImage(r *root, found *ResolvedImage) {
 	r.platform = &asked
 }
 
+// pinnedName is what the root turned out to be, with its digest if it has one.
+func (r *root) pinnedName() string {
+	switch {
+	case r.source.Image != nil && r.source.Image.Digest != "" && !strings.Contains(r.source.Image.Ref, "@"):
+		return r.source.Image.Ref + "@" + r.source.Image.Digest.String()
+	case r.source.Image != nil:
+		return r.source.Image.Ref
+	case r.context != nil:
+		return r.context.URL
+	}
+	return r.name
+}
+
 // detectPlatform is the platform a build for nothing in particular goes on with: that of the base, if it can run here.
 func (p *planner) detectPlatform(img, target ocispec.Platform) ocispec.Platform {
 	build := p.opts.BuildPlatform

@@ -2,6 +2,8 @@ package plan
 
 import (
 	"testing"
+
+	"github.com/opencontainers/go-digest"
 )
 
 func firstRun(t *testing.T, text string, change ...func(*Options)) *Run {
@@ -221,6 +223,15 @@ func TestStepNames(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			equal(t, "names", steps(mustPlan(t, tt.text, tt.change...).Target()), tt.want)
 		})
+	}
+}
+
+func TestBaseNames(t *testing.T) {
+	p := mustPlan(t, "FROM alpine AS a\nFROM a AS b\nRUN x\nFROM ctx AS c\nCOPY --from=b x y\n", namedContext("ctx", "some/dir"))
+	want := []string{"[a 1/1] FROM docker.io/library/alpine:latest@" + digest.FromString("docker.io/library/alpine:latest").String(), "",
+		"[c 1/2] FROM some/dir"}
+	for i, s := range p.Stages {
+		equal(t, "name", s.BaseName, want[i])
 	}
 }
 
