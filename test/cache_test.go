@@ -49,7 +49,7 @@ func TestSecondBuildIsANoOp(t *testing.T) {
 		}
 		h.Files(files)
 		first, log := digestOf(t, h, "-t", "localhost/steps", "ctx")
-		if n := strings.Count(log, "CACHED"); n != 0 {
+		if n := cached(log); n != 0 {
 			t.Errorf("%d steps of a first build were cached:\n%s", n, log)
 		}
 
@@ -75,20 +75,35 @@ func TestSecondBuildIsANoOp(t *testing.T) {
 
 		harness.WriteFiles(t, h.Work, map[string]string{"ctx/tree/b": "changed\n"})
 		changed, log := digestOf(t, h, "-t", "localhost/steps", "ctx")
-		if n := strings.Count(log, "CACHED"); changed == first || n != 20 {
+		if n := cached(log); changed == first || n != 20 {
 			t.Errorf("after a change %d steps were cached:\n%s", n, log)
 		}
 
 		_, log = digestOf(t, h, "--no-cache", "-t", "localhost/steps", "ctx")
-		if strings.Contains(log, "CACHED") {
+		if cached(log) > 0 {
 			t.Errorf("with --no-cache:\n%s", log)
 		}
 	})
 }
 
+// cached counts the steps that plain progress shows as answered from the cache; a FROM is no step.
+func cached(log string) (n int) {
+	from := map[string]bool{}
+	for _, line := range strings.Split(log, "\n") {
+		id, rest, _ := strings.Cut(line, " ")
+		if strings.Contains(rest, "] FROM ") {
+			from[id] = true
+		}
+		if rest == "CACHED" && !from[id] {
+			n++
+		}
+	}
+	return n
+}
+
 func noOp(t *testing.T, when, first, now, log string) {
 	t.Helper()
-	if n := strings.Count(log, "CACHED"); n != 22 {
+	if n := cached(log); n != 22 {
 		t.Errorf("%s: %d of 22 steps were cached:\n%s", when, n, log)
 	}
 	if now != first {

@@ -48,7 +48,7 @@ func TestHello(t *testing.T) {
 		}
 		// The second build is a no-op, and says so.
 		again := build(h, args...).OK(t)
-		if n := strings.Count(again.Stderr, "CACHED"); n < 5 {
+		if n := cached(again.Stderr); n < 5 {
 			t.Errorf("%d steps were cached in:\n%s", n, again.Stderr)
 		}
 	})

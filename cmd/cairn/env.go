@@ -2,9 +2,7 @@ package main
 
 import (
 	"path/filepath"
-	"strconv"
 	"strings"
-	"time"
 )
 
 // environment is the process environment as it was at the start. No other file of the program, and no package below it, reads
