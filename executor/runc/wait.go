@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/opencontainers/runc/libcontainer"
@@ -56,11 +57,35 @@ func (r *run) stop(proc *libcontainer.Process, pid int, done <-chan struct{}) {
 	for _, p := range inSamePIDNamespace(pid) {
 		_ = unix.Kill(p, unix.SIGTERM)
 	}
-	select {
-	case <-done:
-	case <-time.After(grace):
+	over := time.After(grace)
+	look := time.NewTicker(20 * time.Millisecond)
+	defer look.Stop()
+	for {
+		select {
+		case <-done:
+			return
+		case <-over:
+		case <-look.C:
+			// A pid 1 that is alone and has no handler never hears of SIGTERM: `sh -c "sleep 100"` is a sleep, after its exec.
+			if len(inSamePIDNamespace(pid)) > 1 || catches(pid, unix.SIGTERM) {
+				continue
+			}
+		}
 		_ = proc.Signal(unix.SIGKILL)
+		return
 	}
+}
+
+// catches reports whether a process has a handler for a signal (proc_pid_status(5), SigCgt). When in doubt it has.
+func catches(pid int, sig unix.Signal) bool {
+	status, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status")
+	if err != nil {
+		return true
+	}
+	_, rest, _ := strings.Cut(string(status), "\nSigCgt:")
+	mask, _, _ := strings.Cut(rest, "\n")
+	bits, err := strconv.ParseUint(strings.TrimSpace(mask), 16, 64)
+	return err != nil || bits&(1<<(sig-1)) != 0
 }
 
 // inSamePIDNamespace lists the processes that share the pid namespace of one.
