@@ -97,7 +97,7 @@ func (c *counter) Read(p []byte) (int, error) {
 	}
 	n, err := c.r.Read(p)
 	c.current += int64(n)
-	if c.current == c.total || c.current-c.shown >= 1<<20 {
+	if n > 0 && (c.current == c.total || c.current-c.shown >= 1<<20) {
 		c.shown = c.current
 		c.vertex.Count(c.name, c.current, c.total)
 	}
