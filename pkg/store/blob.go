@@ -214,11 +214,7 @@ func (r *verifiedReader) Close() error { return r.file.Close() }
 
 // dropFile unlinks an open file unless its name has been given to another one meanwhile.
 func dropFile(f *os.File) {
-	mine, err := f.Stat()
-	if err != nil {
-		return
-	}
-	if now, err := os.Lstat(f.Name()); err == nil && os.SameFile(mine, now) {
+	if ok, err := stillThere(f); err == nil && ok {
 		os.Remove(f.Name())
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"sync"
 	"time"
@@ -59,42 +60,53 @@ func (s *Store) Lock(ctx context.Context, name string) (func(), error) {
 	if err != nil {
 		return nil, fmt.Errorf("waiting for lock %q: %w", name, err)
 	}
-	f, err := openLockFile(s.path(locksDir, hashName(name)))
-	if err != nil {
-		unlock()
-		return nil, fmt.Errorf("locking %q: %w", name, err)
-	}
-	release := sync.OnceFunc(func() { f.Close(); unlock() })
+	path := s.path(locksDir, hashName(name))
 	for pause := lockPauseMin; ; pause = min(2*pause, lockPauseMax) {
-		ok, err := tryFlock(f, unix.LOCK_EX)
+		f, err := tryLockFile(path)
 		if err != nil {
-			release()
-			return nil, err
+			unlock()
+			return nil, fmt.Errorf("locking %q: %w", name, err)
 		}
-		if ok {
-			return release, nil
+		if f != nil {
+			// Removed while it is held: whoever has opened it meanwhile sees that it is not the one of that name any more.
+			return sync.OnceFunc(func() { os.Remove(path); f.Close(); unlock() }), nil
 		}
 		select {
 		case <-ctx.Done():
-			release()
+			unlock()
 			return nil, fmt.Errorf("waiting for lock %q: %w", name, ctx.Err())
 		case <-time.After(pause):
 		}
 	}
 }
 
-// TryLock is Lock without waiting: ok is false where somebody else, here or in another process, has the lock.
-func (s *Store) TryLock(name string) (release func(), ok bool, err error) {
-	f, err := openLockFile(s.path(locksDir, hashName(name)))
+// tryLockFile makes a file and locks it; nil if somebody else holds it, or has just given it up.
+func tryLockFile(path string) (*os.File, error) {
+	f, err := openLockFile(path)
 	if err != nil {
-		return nil, false, fmt.Errorf("locking %q: %w", name, err)
+		return nil, err
 	}
-	ok, err = tryFlock(f, unix.LOCK_EX)
-	if err != nil || !ok {
-		f.Close()
-		return nil, false, err
+	ok, err := tryFlock(f, unix.LOCK_EX)
+	if err == nil && ok {
+		if ok, err = stillThere(f); err == nil && ok {
+			return f, nil
+		}
 	}
-	return sync.OnceFunc(func() { f.Close() }), true, nil
+	f.Close()
+	return nil, err
+}
+
+// stillThere reports whether an open file is what its name stands for.
+func stillThere(f *os.File) (bool, error) {
+	mine, err := f.Stat()
+	if err != nil {
+		return false, err
+	}
+	now, err := os.Lstat(f.Name())
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil && os.SameFile(mine, now), err
 }
 
 // hashName is a file name for a string of any bytes.

@@ -60,11 +60,16 @@ type pruner struct {
 }
 
 func (p *pruner) mark(ctx context.Context) error {
-	refs, err := p.s.Refs()
+	refs, err := os.ReadDir(p.s.path(refsDir))
 	if err != nil {
 		return err
 	}
-	for name, d := range refs {
+	for _, file := range refs {
+		// Unlike for Refs, a damaged name is an error here: what it named must not be taken for garbage.
+		name, d, err := p.s.readRef(file.Name())
+		if err != nil {
+			return err
+		}
 		if err := p.keep(d.Digest); err != nil {
 			return fmt.Errorf("ref %q: %w", name, err)
 		}

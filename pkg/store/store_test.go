@@ -9,8 +9,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -617,6 +620,35 @@ func TestLock(t *testing.T) {
 	}
 }
 
+// Many take the same lock through two stores: never two at once, and no lock file is left.
+func TestLockExcludes(t *testing.T) {
+	root := filepath.Join(t.TempDir(), "store")
+	stores := []*Store{openStore(t, root), openStore(t, root)}
+	var wg sync.WaitGroup
+	var inside atomic.Int32
+	for i := range 8 {
+		wg.Go(func() {
+			for range 50 {
+				unlock, err := stores[i%2].Lock(t.Context(), "name")
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if n := inside.Add(1); n != 1 {
+					t.Errorf("%d hold the lock", n)
+				}
+				runtime.Gosched()
+				inside.Add(-1)
+				unlock()
+			}
+		})
+	}
+	wg.Wait()
+	if left, err := os.ReadDir(filepath.Join(root, locksDir)); err != nil || len(left) > 0 {
+		t.Errorf("left %v, %v", left, err)
+	}
+}
+
 // image puts an image with one layer and returns its manifest.
 func image(t *testing.T, s *Store, name string) (manifest ocispec.Descriptor, l layer.Layer) {
 	t.Helper()
@@ -740,6 +772,19 @@ func TestPruneStopsAtDamage(t *testing.T) {
 	}
 	if _, ok := s.HasBlob(l.Descriptor.Digest); !ok {
 		t.Error("removed a layer though its manifest cannot be read")
+	}
+
+	s = newStore(t)
+	manifest, l = image(t, s, "app")
+	if err := s.SetRef("app", manifest); err != nil {
+		t.Fatal(err)
+	}
+	overwrite(t, s.path(refsDir, "app"), nil)
+	if _, err := s.Prune(t.Context()); !errors.Is(err, ErrCorrupt) {
+		t.Errorf("pruned by a damaged ref: %v", err)
+	}
+	if _, ok := s.HasBlob(l.Descriptor.Digest); !ok {
+		t.Error("removed a layer though its ref cannot be read")
 	}
 }
 

@@ -56,14 +56,8 @@ func lockedDir(path string) (*os.File, error) {
 	}
 	ok, err := tryFlock(dir, unix.LOCK_EX)
 	if err == nil && ok {
-		var mine, now os.FileInfo
-		if mine, err = dir.Stat(); err == nil {
-			if now, err = os.Lstat(path); err == nil && os.SameFile(mine, now) {
-				return dir, nil
-			}
-		}
-		if errors.Is(err, fs.ErrNotExist) {
-			err = nil
+		if ok, err = stillThere(dir); err == nil && ok {
+			return dir, nil
 		}
 	}
 	dir.Close()

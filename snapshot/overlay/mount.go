@@ -76,9 +76,21 @@ func mountOne(target string, lowers []string, writable string) error {
 		err = mountWith(target, o.without("volatile"), paths)
 	}
 	if err != nil && !errors.Is(err, errTooMany) {
-		return fmt.Errorf("mounting an overlay of %d layers: %w", len(lowers), err)
+		return fmt.Errorf("mounting an overlay of %d layers: %w%s", len(lowers), err, hint(err, writable))
 	}
 	return err
+}
+
+// hint says what is probably wrong when the kernel has refused a mount; it says no more than an error number itself.
+func hint(err error, writable string) string {
+	var fs unix.Statfs_t
+	switch {
+	case errors.Is(err, unix.EPERM):
+		return " (not in a user and mount namespace of its own, or mounts are forbidden here)"
+	case errors.Is(err, unix.EINVAL) && writable != "" && unix.Statfs(writable, &fs) == nil && fs.Type == unix.OVERLAYFS_SUPER_MAGIC:
+		return " (the store is on an overlay file system, which cannot hold the changes of another one: put it on a volume or a tmpfs)"
+	}
+	return ""
 }
 
 // mountWith mounts by mount(2), or by the new mount API where the options are too long.

@@ -1,6 +1,7 @@
 package overlay_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -241,6 +242,85 @@ func TestClamp(t *testing.T) {
 	}
 	if err := errors.Join(rw.Release(), committed.Release(), ro.Release()); err != nil {
 		t.Error(err)
+	}
+}
+
+// holdVar makes this process of the test binary open a writable layer in the store of that name, say so, and wait to be killed.
+const holdVar = "CAIRN_OVERLAY_TEST_HOLD"
+
+func TestMain(m *testing.M) {
+	if root := os.Getenv(holdVar); root != "" {
+		fmt.Println(hold(root))
+		select {}
+	}
+	os.Exit(m.Run())
+}
+
+func hold(root string) error {
+	st, err := store.Open(root)
+	if err != nil {
+		return err
+	}
+	sn, err := overlay.New(overlay.Options{Store: st, Blob: storeBlob(st)})
+	if err != nil {
+		return err
+	}
+	ro, err := sn.Open(context.Background(), nil)
+	if err != nil {
+		return err
+	}
+	rw, err := ro.NewRWLayer()
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(rw.Root(), "file"), nil, 0o644)
+}
+
+// Of a process that is killed with a root filesystem mounted nothing is left once the store has been opened again.
+func TestKilled(t *testing.T) {
+	inside(t)
+	root := filepath.Join(t.TempDir(), "store")
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Env = append(os.Environ(), holdVar+"="+root)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	said, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil || said != "<nil>\n" {
+		t.Errorf("%q, %v", said, err)
+	}
+	// Somebody else at work leaves it alone.
+	st, err := store.Open(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := st.Close(); err != nil {
+		t.Fatal(err)
+	}
+	pattern := filepath.Join(root, "tmp", "*", "*", "upper", "file")
+	if found, _ := filepath.Glob(pattern); len(found) != 1 {
+		t.Errorf("%s: %q", pattern, found)
+	}
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait()
+	if st, err = store.Open(root); err != nil {
+		t.Fatal(err)
+	}
+	if err := st.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if left, err := os.ReadDir(filepath.Join(root, "tmp")); err != nil || len(left) > 0 {
+		t.Errorf("left %v, %v", left, err)
+	}
+	if mounts, err := os.ReadFile("/proc/self/mountinfo"); err != nil || bytes.Contains(mounts, []byte(root)) {
+		t.Errorf("still mounted: %s, %v", mounts, err)
 	}
 }
 
