@@ -58,6 +58,14 @@ func (c *Context) Ignored(name string) (by string, ok bool) {
 	return "", false
 }
 
+// IgnorePatterns are the lines of the ignore file in force, for the check that warns of COPYs of ignored files.
+func (c *Context) IgnorePatterns() []string {
+	if t, ok := c.Tree.(*dirTree); ok && t.ignore != nil {
+		return t.ignore.lines
+	}
+	return nil
+}
+
 // ContextOptions say how contexts are opened.
 type ContextOptions struct {
 	// Stdin is what "-" reads.

@@ -21,6 +21,7 @@ const maxIgnoreFile = 1 << 20
 // so that thousands of patterns do not have to be tried on every path.
 type Ignore struct {
 	name     string
+	lines    []string // as written, for those that want to match for themselves
 	patterns []ignorePattern
 	exact    map[string]int // path → highest pattern that is this path
 	heads    buckets        // literal beginning → patterns, highest first
@@ -50,7 +51,7 @@ func ParseIgnore(data []byte, name string) (*Ignore, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading %s: %w", name, err)
 	}
-	ig := &Ignore{name: name, exact: map[string]int{}}
+	ig := &Ignore{name: name, lines: lines, exact: map[string]int{}}
 	var heads, tails []string
 	for _, line := range lines {
 		pm, err := patternmatcher.New([]string{line})

@@ -52,29 +52,47 @@ func OpenRemote(ctx context.Context, r plan.Remote, o ContextOptions) (c *Contex
 	if !r.Git {
 		return openHTTPFile(ctx, r, o)
 	}
-	u, ok, err := ParseGitURL(r.URL)
+	u, err := gitURL(r)
 	if err != nil {
 		return nil, "", err
 	}
+	c, err = OpenGit(ctx, u, o)
+	return c, "", err
+}
+
+// CheckRemote says what is wrong with the URL and options of an ADD, fetching nothing.
+func CheckRemote(r plan.Remote) error {
+	if !r.Git {
+		return nil
+	}
+	_, err := gitURL(r)
+	return err
+}
+
+// gitURL is the repository that an ADD names, with its options.
+func gitURL(r plan.Remote) (*GitURL, error) {
+	u, ok, err := ParseGitURL(r.URL)
+	if err != nil {
+		return nil, err
+	}
 	if !ok {
-		return nil, "", fmt.Errorf("%s is no URL of a git repository", redact(r.URL))
+		return nil, fmt.Errorf("%s is no URL of a git repository", redact(r.URL))
 	}
 	if r.KeepGitDir != nil {
 		if u.KeepGitDir != nil && *u.KeepGitDir != *r.KeepGitDir {
-			return nil, "", fmt.Errorf("git URL %s: --keep-git-dir and the URL's keep-git-dir differ", redact(r.URL))
+			return nil, fmt.Errorf("git URL %s: --keep-git-dir and the URL's keep-git-dir differ", redact(r.URL))
 		}
 		u.KeepGitDir = r.KeepGitDir
 	}
 	if r.Checksum != "" {
 		if err := merge(&u.Commit, r.Checksum, "commit"); err != nil {
-			return nil, "", fmt.Errorf("git URL %s: %w", redact(r.URL), err)
+			return nil, fmt.Errorf("git URL %s: %w", redact(r.URL), err)
 		}
 		if err := u.check(); err != nil {
-			return nil, "", fmt.Errorf("git URL %s: %w", redact(r.URL), err)
+			return nil, fmt.Errorf("git URL %s: %w", redact(r.URL), err)
 		}
 	}
-	c, err = OpenGit(ctx, u, o)
-	return c, "", err
+	return u, nil
 }
 
 // contextFile is the name of a file that is a whole context.

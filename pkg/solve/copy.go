@@ -1,0 +1,100 @@
+package solve
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+
+	"github.com/cairn-build/cairn/pkg/cache"
+	"github.com/cairn-build/cairn/pkg/copy"
+	"github.com/cairn-build/cairn/pkg/layer"
+	"github.com/cairn-build/cairn/pkg/plan"
+	"github.com/cairn-build/cairn/pkg/progress"
+)
+
+// copy prepares a COPY or ADD. Its key is the destination, the content of what is copied as it will be in the layer, and the root
+// filesystem it goes onto, which a --link does not depend on.
+func (st *stage) copy(ctx context.Context, c *plan.Copy) (work, error) {
+	req, err := st.copyRequest(ctx, c)
+	if err != nil {
+		return work{}, err
+	}
+	content, err := copy.Digest(ctx, req)
+	if err != nil {
+		return work{}, err
+	}
+	root := st.chainID().String()
+	if req.Independent() {
+		root = "independent"
+	}
+	key := cache.NewKey("copy",
+		cache.Input{Name: "root", Value: root},
+		cache.Input{Name: "dest", Value: c.Dest},
+		cache.Input{Name: "parents", Value: strconv.FormatBool(c.Parents)},
+		cache.Input{Name: "unpack", Value: fmt.Sprint(unpacks(req.Sources))},
+		cache.Input{Name: "content", Value: content.String()},
+	)
+	return work{key: key, do: func(ctx context.Context, _ *progress.Vertex) (_ layer.Layer, err error) {
+		res, err := copy.Entries(ctx, req)
+		if err != nil {
+			return layer.Layer{}, err
+		}
+		defer func() { err = errors.Join(err, res.Close()) }()
+		return st.write(ctx, res.Items, st.Compression)
+	}}, nil
+}
+
+// copyRequest brings the files of a COPY or ADD together.
+func (st *stage) copyRequest(ctx context.Context, c *plan.Copy) (copy.Request, error) {
+	var files layer.Tree
+	var err error
+	if len(c.Sources) > 0 {
+		if files, err = st.files(ctx, c.From); err != nil {
+			return copy.Request{}, err
+		}
+	}
+	var remote []copy.Source
+	for _, r := range c.Remote {
+		t, err := st.Contexts.Remote(ctx, r)
+		if err != nil {
+			return copy.Request{}, err
+		}
+		remote = append(remote, copy.Source{Tree: t.Tree, Path: t.Name})
+	}
+	req := copy.NewRequest(c, files, remote)
+	req.Time = st.now()
+	if !req.Independent() {
+		if req.Stage, err = st.tree(ctx, st.chain); err != nil {
+			return copy.Request{}, err
+		}
+	}
+	return req, nil
+}
+
+func unpacks(sources []copy.Source) (out []bool) {
+	for _, s := range sources {
+		out = append(out, s.Unpack)
+	}
+	return out
+}
+
+// workdir prepares a WORKDIR, which makes the directory where it is missing.
+func (st *stage) workdir(w *plan.Workdir) (work, error) {
+	key := cache.NewKey("workdir",
+		cache.Input{Name: "root", Value: st.chainID().String()},
+		cache.Input{Name: "path", Value: w.Path},
+		cache.Input{Name: "user", Value: w.User},
+	)
+	return work{key: key, do: func(ctx context.Context, _ *progress.Vertex) (layer.Layer, error) {
+		t, err := st.tree(ctx, st.chain)
+		if err != nil {
+			return layer.Layer{}, err
+		}
+		items, err := copy.Directory(ctx, t, w.Path, w.User, st.now())
+		if err != nil {
+			return layer.Layer{}, err
+		}
+		return st.write(ctx, items, st.Compression)
+	}}, nil
+}

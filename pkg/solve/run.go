@@ -1,0 +1,132 @@
+package solve
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+
+	"github.com/cairn-build/cairn/executor"
+	"github.com/cairn-build/cairn/pkg/cache"
+	"github.com/cairn-build/cairn/pkg/layer"
+	"github.com/cairn-build/cairn/pkg/plan"
+	"github.com/cairn-build/cairn/pkg/progress"
+	"github.com/cairn-build/cairn/snapshot"
+	"github.com/cyphar/filepath-securejoin/pathrs-lite"
+)
+
+// run prepares a RUN. Its key is the root filesystem it starts from, the command with everything the command can see, and the content of what
+// is mounted; never a secret's value, a cache mount's content, or a proxy.
+func (st *stage) run(ctx context.Context, r *plan.Run) (work, error) {
+	in := []cache.Input{
+		{Name: "root", Value: st.chainID().String()},
+		{Name: "platform", Value: platformString(st.plan.Platform)},
+		{Name: "dir", Value: r.Dir}, {Name: "user", Value: r.User},
+		{Name: "network", Value: r.Network}, {Name: "security", Value: r.Security},
+	}
+	for _, a := range r.Args {
+		in = append(in, cache.Input{Name: "arg", Value: a})
+	}
+	for _, e := range r.Env {
+		in = append(in, cache.Input{Name: "env", Value: e})
+	}
+	if st.Run.Hostname != "" {
+		in = append(in, cache.Input{Name: "hostname", Value: st.Run.Hostname})
+	}
+	for _, h := range st.Run.Hosts {
+		in = append(in, cache.Input{Name: "host", Value: h.Name + "=" + h.IP.String()})
+	}
+	for _, u := range st.Run.Ulimits {
+		in = append(in, cache.Input{Name: "ulimit", Value: fmt.Sprint(u.Name, "=", u.Soft, ":", u.Hard)})
+	}
+	if st.Run.ShmSize != 0 {
+		in = append(in, cache.Input{Name: "shm-size", Value: strconv.FormatInt(st.Run.ShmSize, 10)})
+	}
+	for _, m := range r.Mounts {
+		mi, err := st.mountInputs(ctx, m)
+		if err != nil {
+			return work{}, err
+		}
+		in = append(in, mi...)
+	}
+	return work{
+		key: cache.NewKey("run", in...),
+		do: func(ctx context.Context, v *progress.Vertex) (layer.Layer, error) {
+			return st.execute(ctx, r, v)
+		},
+	}, nil
+}
+
+// execute runs the command over a writable layer and commits what it changed.
+func (st *stage) execute(ctx context.Context, r *plan.Run, v *progress.Vertex) (_ layer.Layer, err error) {
+	if err := st.open(ctx); err != nil {
+		return layer.Layer{}, err
+	}
+	rw, err := st.top.NewRWLayer()
+	if err != nil {
+		return layer.Layer{}, err
+	}
+	defer func() { err = errors.Join(err, rw.Release()) }()
+	if err := makeDir(rw, r.Dir); err != nil {
+		return layer.Layer{}, err
+	}
+	if err := st.process(ctx, rw.Root(), r, v); err != nil {
+		return layer.Layer{}, err
+	}
+	ro, err := rw.Commit()
+	if err != nil {
+		return layer.Layer{}, err
+	}
+	st.closeTop()
+	st.top = ro
+	chain := ro.Chain()
+	return chain[len(chain)-1], nil
+}
+
+// process runs the command with its mounts; they are gone when it returns.
+func (st *stage) process(ctx context.Context, root string, r *plan.Run, v *progress.Vertex) (err error) {
+	env := append(append([]string(nil), r.Env...), r.HiddenEnv...)
+	ms := &mounter{solver: st.solver}
+	defer func() { err = errors.Join(err, ms.close()) }()
+	mounts, secretEnv, err := ms.mounts(ctx, r.Mounts)
+	if err != nil {
+		return err
+	}
+	err = st.Executor.Run(ctx, executor.Spec{
+		Root: root,
+		Process: executor.Process{
+			Args: r.Args, Env: append(append(env, st.Run.ProxyEnv...), secretEnv...), Dir: r.Dir, User: r.User,
+			Stdout: v.Stdout(), Stderr: v.Stderr(),
+		},
+		Mounts:   mounts,
+		Network:  executor.NetworkMode(r.Network),
+		Security: executor.SecurityMode(r.Security),
+		Hostname: st.Run.Hostname,
+		Hosts:    st.Run.Hosts,
+		Ulimits:  st.Run.Ulimits,
+		ShmSize:  st.Run.ShmSize,
+	})
+	var exit *executor.ExitError
+	if errors.As(err, &exit) {
+		return &ProcessError{Args: r.Args, ExitError: exit}
+	}
+	return err
+}
+
+// open opens the root filesystem of the chain, unless the step before left it open.
+func (st *stage) open(ctx context.Context) (err error) {
+	if st.top != nil {
+		return nil
+	}
+	st.top, err = st.Snapshotter.Open(ctx, clone(st.chain))
+	return err
+}
+
+// makeDir makes sure that a working directory exists, as the runtime of docker build does: what is missing is made below the root, never
+// through a link out of it (B17).
+func makeDir(rw snapshot.RWLayer, dir string) error {
+	if err := pathrs.MkdirAll(rw.Root(), dir, 0o755); err != nil {
+		return fmt.Errorf("making working directory %s: %w", dir, err)
+	}
+	return nil
+}

@@ -1,0 +1,195 @@
+// Package solve walks a plan: each step is answered from the cache or carried out, and what comes out are layers.
+//
+// Stages run at once where they do not need each other; the steps of one stage follow each other. A stage that runs no
+// command is never unpacked: COPY, ADD and WORKDIR look at the files of a stage through the indexes of its layers and write
+// their layer straight into the store. Only RUN asks the snapshotter for a mounted root filesystem.
+package solve
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/cairn-build/cairn/executor"
+	"github.com/cairn-build/cairn/pkg/cache"
+	"github.com/cairn-build/cairn/pkg/layer"
+	"github.com/cairn-build/cairn/pkg/plan"
+	"github.com/cairn-build/cairn/pkg/secret"
+	"github.com/cairn-build/cairn/pkg/store"
+	"github.com/cairn-build/cairn/snapshot"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
+)
+
+// Images gives the bytes of base images. It is implemented by source.Images.
+type Images interface {
+	// Layers returns the layers of an image, bottom first, fetching nothing.
+	Layers(ctx context.Context, img plan.ResolvedImage) ([]layer.Layer, error)
+	// Index returns the index of any layer that the store or a registry holds.
+	Index(ctx context.Context, l layer.Layer) (*layer.Index, error)
+	// Blob returns the verified compressed bytes of a layer.
+	Blob(ctx context.Context, l layer.Layer) (io.ReadCloser, error)
+}
+
+// Contexts opens build contexts and remote files. It is implemented by package build over package source; a tree lives until
+// the build ends.
+type Contexts interface {
+	// Context returns the files of the main context (Name "") or a named one.
+	Context(ctx context.Context, c plan.Context) (layer.Tree, error)
+	// Remote returns what one URL of an ADD brings: a git tree, or a tree with one file.
+	Remote(ctx context.Context, r plan.Remote) (RemoteTree, error)
+}
+
+// RemoteTree is what a URL brought.
+type RemoteTree struct {
+	layer.Tree
+	// Name is the only file of the tree; "" for a git tree, of which everything is copied.
+	Name string
+}
+
+// RunOptions are the properties of every RUN that the command line sets.
+type RunOptions struct {
+	// Hostname is the sandbox's name; "" is the executor's default.
+	Hostname string
+	Hosts    []executor.Host
+	Ulimits  []executor.Ulimit
+	// ShmSize is in bytes; 0 is the default of 64 MiB.
+	ShmSize int64
+	// ProxyEnv is added to the environment of every RUN and is no part of any cache key.
+	ProxyEnv []string
+	Secrets  map[string]secret.Value
+	// SSH maps an id to the socket of an agent.
+	SSH map[string]string
+}
+
+// CacheOptions say what may be answered from the cache, and how much is done at once.
+type CacheOptions struct {
+	// NoCache carries every step out; its result is still recorded. NoCacheFilter limits that to stages by name.
+	NoCache       bool
+	NoCacheFilter []string
+	// Jobs is how many steps of one platform may work at once; 0 is no limit but the graph's.
+	Jobs int
+}
+
+// Options is what a plan is solved with.
+type Options struct {
+	Store       *store.Store
+	Cache       *cache.Cache
+	Images      Images
+	Contexts    Contexts
+	Snapshotter snapshot.Snapshotter
+	Executor    executor.Executor
+	Compression layer.Compression
+	// Epoch is SOURCE_DATE_EPOCH: the time of what is created; nil for the time of day.
+	Epoch *time.Time
+	Run   RunOptions
+	Reuse CacheOptions
+}
+
+// Made is a layer that a step made, now or in an earlier build.
+type Made struct {
+	Layer   layer.Layer
+	Created time.Time
+}
+
+// Result is what became of a stage.
+type Result struct {
+	Stage *plan.Stage
+	// Base are the layers of the image that the stage, or the lowest of the stages below it, starts from.
+	Base []layer.Layer
+	// Made are the layers of the stage's own steps, in their order.
+	Made []Made
+	// Below is the result of the stage this one starts from; nil if it starts from an image or from scratch.
+	Below *Result
+}
+
+// Layers is the whole root filesystem, bottom first.
+func (r *Result) Layers() []layer.Layer {
+	var out []layer.Layer
+	if r.Below != nil {
+		out = r.Below.Layers()
+	} else {
+		out = append(out, r.Base...)
+	}
+	for _, m := range r.Made {
+		out = append(out, m.Layer)
+	}
+	return out
+}
+
+// Of returns the layers of the steps of st, which is r's stage or one below it.
+func (r *Result) Of(st *plan.Stage) []Made {
+	for ; r != nil; r = r.Below {
+		if r.Stage == st {
+			return r.Made
+		}
+	}
+	return nil
+}
+
+// Solve carries out a plan and returns what became of its target. It stops at the first error.
+func Solve(ctx context.Context, p *plan.Plan, o Options) (*Result, error) {
+	s := &solver{Options: o, stages: map[*plan.Stage]*pending{}, platform: p.Platform}
+	if o.Reuse.Jobs > 0 {
+		s.slots = make(chan struct{}, o.Reuse.Jobs)
+	}
+	for _, st := range p.Stages {
+		s.stages[st] = &pending{done: make(chan struct{})}
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	for _, st := range p.Stages {
+		g.Go(func() error {
+			pend := s.stages[st]
+			defer close(pend.done)
+			pend.result, pend.err = s.stage(ctx, st)
+			return pend.err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	return s.stages[p.Target()].result, nil
+}
+
+// solver is one run over a plan.
+type solver struct {
+	Options
+	platform ocispec.Platform
+	slots    chan struct{}
+	stages   map[*plan.Stage]*pending
+}
+
+// pending is a stage that is being solved.
+type pending struct {
+	done   chan struct{}
+	result *Result
+	err    error
+}
+
+// wait returns what became of another stage of the plan.
+func (s *solver) wait(ctx context.Context, st *plan.Stage) (*Result, error) {
+	p, ok := s.stages[st]
+	if !ok {
+		return nil, fmt.Errorf("stage %s is not part of the plan", st.Name)
+	}
+	select {
+	case <-p.done:
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	return p.result, p.err
+}
+
+// slot waits until one more step may work.
+func (s *solver) slot(ctx context.Context) (release func(), err error) {
+	if s.slots == nil {
+		return func() {}, nil
+	}
+	select {
+	case s.slots <- struct{}{}:
+		return func() { <-s.slots }, nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}

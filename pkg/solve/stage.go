@@ -1,0 +1,246 @@
+package solve
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/cairn-build/cairn/pkg/cache"
+	"github.com/cairn-build/cairn/pkg/layer"
+	"github.com/cairn-build/cairn/pkg/plan"
+	"github.com/cairn-build/cairn/pkg/progress"
+	"github.com/cairn-build/cairn/snapshot"
+	"github.com/opencontainers/go-digest"
+	"github.com/opencontainers/image-spec/identity"
+)
+
+// stage is one stage on its way: what it has so far.
+type stage struct {
+	*solver
+	plan  *plan.Stage
+	chain []layer.Layer
+	Result
+	// top is the root filesystem of chain where a RUN has just left it open, nil otherwise.
+	top snapshot.ROLayer
+}
+
+// stage solves one stage.
+func (s *solver) stage(ctx context.Context, p *plan.Stage) (*Result, error) {
+	st := &stage{solver: s, plan: p, Result: Result{Stage: p}}
+	defer st.closeTop()
+	if err := st.from(ctx); err != nil {
+		return nil, err
+	}
+	for i, step := range p.Steps {
+		if err := st.step(ctx, i, step); err != nil {
+			return nil, err
+		}
+	}
+	return &st.Result, nil
+}
+
+// from puts the base's layers at the bottom.
+func (st *stage) from(ctx context.Context) error {
+	base := st.plan.Base
+	switch {
+	case base.Stage != nil:
+		res, err := st.wait(ctx, base.Stage)
+		if err != nil {
+			return err
+		}
+		st.chain, st.Base, st.Below = res.Layers(), res.Base, res
+	case base.Image != nil:
+		v := progress.Start(ctx, st.vertex("from"), st.plan.BaseName)
+		layers, err := st.Images.Layers(ctx, *base.Image)
+		if err != nil {
+			v.Done(err)
+			return err
+		}
+		v.Cached()
+		st.chain, st.Base = clone(layers), layers
+	}
+	return nil
+}
+
+func clone(l []layer.Layer) []layer.Layer { return append([]layer.Layer(nil), l...) }
+
+// step answers one step from the cache or carries it out. It is shown from when everything it depends on is there.
+func (st *stage) step(ctx context.Context, i int, step *plan.Step) error {
+	work, err := st.prepare(ctx, step)
+	v := progress.Start(ctx, st.vertex(fmt.Sprint(i)), step.Name)
+	if err != nil {
+		err = at(step, err)
+		v.Done(err)
+		return err
+	}
+	if !step.IgnoreCache {
+		rec, hit, err := st.Cache.Get(ctx, work.key)
+		if err != nil {
+			v.Done(err)
+			return at(step, err)
+		}
+		if hit {
+			st.push(rec.Layer, rec.Created)
+			v.Cached()
+			return nil
+		}
+	}
+	err = at(step, st.carryOut(ctx, work, v))
+	v.Done(err)
+	return err
+}
+
+// carryOut does the work and remembers what came of it.
+func (st *stage) carryOut(ctx context.Context, w work, v *progress.Vertex) error {
+	release, err := st.slot(ctx)
+	if err != nil {
+		return err
+	}
+	defer release()
+	l, err := w.do(ctx, v)
+	if err != nil {
+		return err
+	}
+	now := st.now()
+	if err := st.Cache.Put(ctx, w.key, cache.Record{Layer: l, Created: now}); err != nil {
+		return err
+	}
+	st.push(l, now)
+	return nil
+}
+
+// work is a step ready to be looked up or done.
+type work struct {
+	key cache.Key
+	do  func(context.Context, *progress.Vertex) (layer.Layer, error)
+}
+
+// prepare finds out what a step depends on, waiting for other stages.
+func (st *stage) prepare(ctx context.Context, step *plan.Step) (work, error) {
+	switch {
+	case step.Run != nil:
+		return st.run(ctx, step.Run)
+	case step.Copy != nil:
+		return st.copy(ctx, step.Copy)
+	case step.Workdir != nil:
+		return st.workdir(step.Workdir)
+	}
+	return work{}, errors.New("a step without an operation")
+}
+
+// push puts a layer on top.
+func (st *stage) push(l layer.Layer, created time.Time) {
+	if st.top != nil && len(st.top.Chain()) != len(st.chain)+1 {
+		st.closeTop()
+	}
+	st.chain = append(st.chain, l)
+	st.Made = append(st.Made, Made{Layer: l, Created: created})
+}
+
+// closeTop gives up the open root filesystem.
+func (st *stage) closeTop() {
+	if st.top != nil {
+		_ = st.top.Release() // it was only read
+		st.top = nil
+	}
+}
+
+// now is the time of what this step makes: SOURCE_DATE_EPOCH, or the time of day.
+func (st *stage) now() time.Time {
+	if st.Epoch != nil {
+		return st.Epoch.UTC()
+	}
+	return time.Now().UTC()
+}
+
+func (st *stage) vertex(part string) string {
+	return fmt.Sprintf("%s/%s/%s", platformString(st.platform), st.plan.Name, part)
+}
+
+// chainID names the root filesystem so far; "" is scratch.
+func (st *stage) chainID() digest.Digest { return chainID(st.chain) }
+
+func chainID(chain []layer.Layer) digest.Digest {
+	ids := make([]digest.Digest, len(chain))
+	for i, l := range chain {
+		ids[i] = l.DiffID
+	}
+	return identity.ChainID(ids)
+}
+
+// tree is the files of a chain.
+func (s *solver) tree(ctx context.Context, chain []layer.Layer) (layer.Tree, error) {
+	return Tree(ctx, chain, s.Images, s.Snapshotter)
+}
+
+// Tree is the root filesystem that a chain of layers makes, seen through the layers' indexes. The snapshotter is asked for the content of
+// files only.
+func Tree(ctx context.Context, chain []layer.Layer, images Images, snaps snapshot.Snapshotter) (layer.Tree, error) {
+	ixs := make([]*layer.Index, len(chain))
+	for i, l := range chain {
+		ix, err := images.Index(ctx, l)
+		if err != nil {
+			return nil, fmt.Errorf("listing layer %s: %w", l.DiffID, err)
+		}
+		ixs[i] = ix
+	}
+	return layer.Stack(ixs, func(n int, name string) (io.ReadCloser, error) {
+		return snaps.OpenFile(ctx, chain[:n+1], name)
+	}), nil
+}
+
+// origin is the chain that a source of files stands for.
+func (s *solver) origin(ctx context.Context, src plan.Source) ([]layer.Layer, error) {
+	switch {
+	case src.Stage != nil:
+		res, err := s.wait(ctx, src.Stage)
+		if err != nil {
+			return nil, err
+		}
+		return res.Layers(), nil
+	case src.Image != nil:
+		return s.Images.Layers(ctx, *src.Image)
+	}
+	return nil, nil
+}
+
+// files is the tree of any source.
+func (s *solver) files(ctx context.Context, src plan.Source) (layer.Tree, error) {
+	if src.Context != nil {
+		return s.Contexts.Context(ctx, *src.Context)
+	}
+	chain, err := s.origin(ctx, src)
+	if err != nil {
+		return nil, err
+	}
+	return s.tree(ctx, chain)
+}
+
+// write makes a layer of entries and keeps it in the store, in one pass over the files.
+func (s *solver) write(ctx context.Context, files []layer.Item, c layer.Compression) (layer.Layer, error) {
+	blob, err := s.Store.NewBlob(ctx)
+	if err != nil {
+		return layer.Layer{}, err
+	}
+	defer blob.Abort()
+	w, err := layer.NewWriter(blob, c)
+	if err != nil {
+		return layer.Layer{}, err
+	}
+	if err := layer.WriteAll(w, files); err != nil {
+		return layer.Layer{}, err
+	}
+	diffID, mediaType, ix, err := w.Close()
+	if err != nil {
+		return layer.Layer{}, err
+	}
+	desc, err := blob.Commit("")
+	if err != nil {
+		return layer.Layer{}, err
+	}
+	desc.MediaType = mediaType
+	l := layer.Layer{DiffID: diffID, Descriptor: desc}
+	return l, s.Store.PutLayer(l, ix)
+}
