@@ -36,8 +36,8 @@ func (s *Store) PutLayer(l layer.Layer, ix *layer.Index) error {
 			return err
 		}
 	}
-	// The order of two writers does not matter, but one must see what the other has added.
-	unlock, err := s.Lock(context.Background(), "layer "+l.DiffID.String())
+	// One writer must see what the other has added. Between processes that is left to chance: at worst an Origin is learnt again.
+	unlock, err := s.locks.lock(context.Background(), "layer "+l.DiffID.String())
 	if err != nil {
 		return err
 	}
