@@ -2,7 +2,6 @@ package export
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -10,6 +9,7 @@ import (
 
 	"github.com/cairn-build/cairn/pkg/image"
 	"github.com/cairn-build/cairn/pkg/layer"
+	"github.com/cairn-build/cairn/pkg/progress"
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sync/errgroup"
 )
@@ -68,7 +68,9 @@ func (e *exporter) rewrite(ctx context.Context) ([]image.Spec, error) {
 	}
 	stamp := e.flag(attrRewriteTimestamp, false)
 	if stamp && e.Epoch == nil {
-		return nil, errors.New("rewrite-timestamp=true needs SOURCE_DATE_EPOCH")
+		// BuildKit goes on as well: a SOURCE_DATE_EPOCH=context whose context has no time is no mistake of the command line.
+		e.vertex.Warn(progress.Warning{Rule: "RewriteTimestamp", Message: "rewrite-timestamp=true does nothing without a SOURCE_DATE_EPOCH"})
+		stamp = false
 	}
 	if c.typ == "" && !stamp {
 		return e.Images, nil

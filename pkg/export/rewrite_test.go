@@ -72,9 +72,8 @@ func TestCompression(t *testing.T) {
 func TestRewriteTimestamp(t *testing.T) {
 	f := exporttest.New(t)
 	plain := do(t, f, "type=image")
-	if _, err := export.Export(context.Background(), parse(t, "type=image,rewrite-timestamp=true"), f.Request, f.Deps); err == nil ||
-		!strings.Contains(err.Error(), "SOURCE_DATE_EPOCH") {
-		t.Errorf("without an epoch: error %v", err)
+	if without := do(t, f, "type=image,rewrite-timestamp=true"); diffIDs(t, without.Set.Images[0]) != diffIDs(t, plain.Set.Images[0]) {
+		t.Error("without an epoch a layer has changed")
 	}
 	epoch := time.Unix(exporttest.Built+100, 0)
 	f.Request.Epoch = &epoch

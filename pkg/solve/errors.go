@@ -20,7 +20,7 @@ type StepError struct {
 }
 
 func (e *StepError) Error() string {
-	return fmt.Sprintf("%s:%d: %s: %v", e.Location.File, e.Location.First, e.Name, e.Err)
+	return fmt.Sprintf("%s:%d: %v", e.Location.File, e.Location.First, e.Err)
 }
 
 // Unwrap returns the cause: an *ExitError inside it means that a RUN's command ran and failed.
