@@ -64,7 +64,7 @@ func ParseGitURL(s string) (u *GitURL, ok bool, err error) {
 		fragment = p.Fragment
 		p.RawQuery, p.Fragment, p.RawFragment, p.ForceQuery = "", "", "", false
 		u = &GitURL{Remote: p.String()}
-		err = checkHost(p.Hostname(), p.Path)
+		err = checkHost(p.User.Username(), p.Hostname(), p.Path)
 	default:
 		m := scpSyntax.FindStringSubmatch(s)
 		if m == nil {
@@ -75,9 +75,7 @@ func ParseGitURL(s string) (u *GitURL, ok bool, err error) {
 		}
 		fragment = m[5]
 		u = &GitURL{Remote: m[1] + "@" + m[2] + ":" + m[3]}
-		if err = checkHost(m[2], m[3]); err == nil && strings.HasPrefix(m[1], "-") {
-			err = errors.New("the user begins with a dash")
-		}
+		err = checkHost(m[1], m[2], m[3])
 	}
 	if err == nil {
 		err = u.read(fragment, query)
@@ -89,15 +87,17 @@ func ParseGitURL(s string) (u *GitURL, ok bool, err error) {
 }
 
 // checkHost refuses what git or ssh could take for an option (CVE-2017-1000117, CVE-2018-17456).
-func checkHost(host, p string) error {
+func checkHost(user, host, p string) error {
 	switch {
 	case host == "":
 		return errors.New("there is no host")
+	case strings.HasPrefix(user, "-"):
+		return errors.New("the user begins with a dash")
 	case strings.HasPrefix(host, "-"):
 		return errors.New("the host begins with a dash")
 	case strings.HasPrefix(strings.TrimLeft(p, "/"), "-"):
 		return errors.New("the path begins with a dash")
-	case hasControl(host), hasControl(p):
+	case hasControl(user), hasControl(host), hasControl(p):
 		return errors.New("there are control characters in it")
 	}
 	return nil
