@@ -22,16 +22,15 @@ import (
 
 // layout is an open OCI image layout (image-spec, image-layout.md). Nothing in it leads out of it.
 type layout struct {
-	path   string // of the directory
-	want   digest.Digest
-	tag    string
-	root   *os.Root
-	source string // as it was written
+	path string // of the directory
+	want digest.Digest
+	tag  string
+	root *os.Root
 }
 
 // openLayout opens "PATH", "PATH:TAG" or "PATH@DIGEST".
 func openLayout(s string) (*layout, error) {
-	l := &layout{path: s, source: s}
+	l := &layout{path: s}
 	// A directory may have an @ in its name, a digest has no slash.
 	if i := strings.LastIndex(s, "@"); i >= 0 && !strings.Contains(s[i:], "/") {
 		l.path, l.want = s[:i], digest.Digest(s[i+1:])
@@ -110,10 +109,10 @@ func (l *layout) read(d digest.Digest, limit int64) ([]byte, error) {
 	}
 	data, err := l.file(name, limit)
 	if err != nil {
-		return nil, fmt.Errorf("reading OCI layout %s: %w", l.path, err)
+		return nil, err
 	}
 	if d.Algorithm().FromBytes(data) != d {
-		return nil, fmt.Errorf("reading OCI layout %s: the content of %s is not what its digest says", l.path, name)
+		return nil, fmt.Errorf("the content of %s is not what its digest says", name)
 	}
 	return data, nil
 }
@@ -121,7 +120,7 @@ func (l *layout) read(d digest.Digest, limit int64) ([]byte, error) {
 // find returns the descriptor that a layout's tag or digest names; without either that of the tag "latest", or the only one there is.
 func (l *layout) find() (ocispec.Descriptor, error) {
 	fail := func(format string, args ...any) (ocispec.Descriptor, error) {
-		return ocispec.Descriptor{}, fmt.Errorf("reading OCI layout "+l.path+": "+format, args...)
+		return ocispec.Descriptor{}, fmt.Errorf(format, args...)
 	}
 	data, err := l.file(ocispec.ImageIndexFile, registry.MaxManifest)
 	if err != nil {
@@ -160,24 +159,28 @@ func (im *Images) resolveLayout(ctx context.Context, s string, platform ocispec.
 		return plan.ResolvedImage{}, err
 	}
 	defer l.close()
-	d, err := l.find()
-	if err != nil {
-		return plan.ResolvedImage{}, err
-	}
-	if _, err := pathOf(d.Digest); err != nil {
-		return plan.ResolvedImage{}, fmt.Errorf("reading OCI layout %s: %w", l.path, err)
-	}
-	doc, err := im.manifest(ctx, place{layout: l}, d.Digest)
-	if err != nil {
-		return plan.ResolvedImage{}, err
-	}
-	img, err := im.pick(ctx, doc, platform)
+	img, err := im.fromLayout(ctx, l, platform)
 	if err != nil {
 		return plan.ResolvedImage{}, fmt.Errorf("reading OCI layout %s: %w", s, err)
 	}
 	// The digest makes it certain that the layers are read from the same image, whatever happens to the tag.
 	img.Ref = layoutScheme + l.path + "@" + img.Digest.String()
 	return img, nil
+}
+
+func (im *Images) fromLayout(ctx context.Context, l *layout, platform ocispec.Platform) (plan.ResolvedImage, error) {
+	d, err := l.find()
+	if err != nil {
+		return plan.ResolvedImage{}, err
+	}
+	if _, err := pathOf(d.Digest); err != nil {
+		return plan.ResolvedImage{}, err
+	}
+	doc, err := im.manifest(ctx, place{layout: l}, d.Digest)
+	if err != nil {
+		return plan.ResolvedImage{}, err
+	}
+	return im.pick(ctx, doc, platform)
 }
 
 // importBlob copies a layer's blob from a layout into the store.
