@@ -91,11 +91,11 @@ func followMatch(t layer.Tree, name string) (match, error) {
 
 // plainMatch does not follow the last component.
 func plainMatch(t layer.Tree, name string) (match, error) {
-	dir, err := layer.Resolve(t, path.Dir(name))
+	real, err := layer.ResolveParent(t, name)
 	if err != nil {
 		return match{}, fmt.Errorf("looking up %q: %w", "/"+name, err)
 	}
-	return lstatMatch(t, name, path.Join(dir, path.Base(name)))
+	return lstatMatch(t, name, real)
 }
 
 func lstatMatch(t layer.Tree, name, real string) (match, error) {

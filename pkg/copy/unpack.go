@@ -81,7 +81,7 @@ func isArchive(t layer.Tree, name string) (bool, error) {
 		return false, fmt.Errorf("opening %q: %w", "/"+name, err)
 	}
 	defer f.Close()
-	r, err := decompress(f)
+	r, _, err := layer.Decompress(f)
 	if err != nil {
 		return false, nil
 	}
@@ -103,7 +103,7 @@ type extractor struct {
 func (x *extractor) run(ctx context.Context, archive io.Reader) error {
 	left := cmp.Or(x.req.Limits.Bytes, defaultBytes)
 	x.entries = cmp.Or(x.req.Limits.Entries, defaultEntries)
-	r, err := decompress(archive)
+	r, _, err := layer.Decompress(archive)
 	if err != nil {
 		return err
 	}
