@@ -7,11 +7,9 @@ import (
 	"errors"
 	"io"
 	"os"
-	"strings"
 	"testing"
 	"time"
 
-	"github.com/cairn-build/cairn/pkg/export"
 	"github.com/cairn-build/cairn/pkg/export/exporttest"
 	"github.com/cairn-build/cairn/pkg/image"
 	"github.com/cairn-build/cairn/pkg/layer"
