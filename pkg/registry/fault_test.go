@@ -14,6 +14,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -298,6 +299,7 @@ func TestFaults(t *testing.T) {
 		for name := range newFake(t).badly() {
 			for _, always := range []bool{false, true} {
 				t.Run(fmt.Sprintf("%s/%s/always=%t", ph.name, name, always), func(t *testing.T) {
+					t.Parallel()
 					f := newFake(t)
 					f.auth = true
 					repo := f.host() + "/some/thing"
@@ -307,12 +309,12 @@ func TestFaults(t *testing.T) {
 							t.Fatal(err)
 						}
 					}
-					bad, hits := f.badly()[name], 0
+					bad := f.badly()[name]
+					var hits atomic.Int32
 					f.setFault(func(w http.ResponseWriter, r *http.Request) bool {
-						if !ph.match(r) || hits > 0 && !always {
+						if !ph.match(r) || hits.Add(1) > 1 && !always {
 							return false
 						}
-						hits++
 						return bad(w, r)
 					})
 					clock := &fakeClock{now: time.Unix(1700000000, 0)}
@@ -323,7 +325,7 @@ func TestFaults(t *testing.T) {
 					} else {
 						err = pull(ctx, c, repo, "latest", img)
 					}
-					checkFault(t, faultOutcome{err, clock, always, name, hits})
+					checkFault(t, faultOutcome{err, clock, always, name, hits.Load()})
 					if !always {
 						f.setFault(nil)
 						if err := pull(ctx, newClient(t, registry.Options{}), repo, "latest", img); err != nil {
@@ -341,7 +343,7 @@ type faultOutcome struct {
 	clock  *fakeClock
 	always bool
 	fault  string
-	hits   int
+	hits   int32
 }
 
 func checkFault(t *testing.T, o faultOutcome) {

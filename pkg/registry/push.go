@@ -324,6 +324,9 @@ func (u *upload) send(ctx context.Context, method string) error {
 	return err
 }
 
+// tellEvery is after how many bytes an upload's progress is reported.
+const tellEvery = 256 << 10
+
 // source is the content of an upload from u.off on, exactly as long as it must be.
 type source struct {
 	// mu is needed because the transport may read on after it has returned an early answer.
@@ -332,6 +335,7 @@ type source struct {
 	closed   bool
 	left     int64
 	sent     int64
+	told     int64 // to progress
 	progress func(int64)
 	err      error // the content's own fault: there is no point in trying again
 }
@@ -378,7 +382,10 @@ func (s *source) Read(p []byte) (int, error) {
 	if s.err != nil {
 		return 0, s.err
 	}
-	s.progress(s.sent)
+	if s.sent-s.told >= tellEvery || err == io.EOF {
+		s.told = s.sent
+		s.progress(s.sent)
+	}
 	return n, err
 }
 

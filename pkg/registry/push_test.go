@@ -345,3 +345,43 @@ func TestResumeUpload(t *testing.T) {
 type seekable struct{ *bytes.Reader }
 
 func (seekable) Close() error { return nil }
+
+// TestParallel: no more blobs are fetched at once than was asked for, and a slot is given back when a reader is closed or at its end.
+func TestParallel(t *testing.T) {
+	img := newImage(100_000)
+	f := newFake(t)
+	repo := f.host() + "/a"
+	if err := push(t.Context(), newClient(t, registry.Options{}), repo, "latest", img); err != nil {
+		t.Fatal(err)
+	}
+	var now, most atomic.Int32
+	c := newClient(t, registry.Options{Parallel: 2})
+	var wg sync.WaitGroup
+	for i := range 20 {
+		wg.Go(func() {
+			rc, err := c.FetchBlob(t.Context(), repo, img.layerD)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			n := now.Add(1)
+			for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
+			}
+			if i%2 == 0 {
+				_, err = io.CopyN(io.Discard, rc, int64(len(img.layer)))
+			}
+			now.Add(-1)
+			if err == nil && i%2 == 0 {
+				_, err = io.Copy(io.Discard, rc)
+			}
+			if err != nil {
+				t.Error(err)
+			}
+			rc.Close()
+		})
+	}
+	wg.Wait()
+	if most.Load() > 2 {
+		t.Errorf("%d at once", most.Load())
+	}
+}

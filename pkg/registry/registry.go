@@ -58,7 +58,7 @@ type Options struct {
 	AllowHosts []string
 	// Realms are token servers ("auth.example") that get a registry's credentials although they are not of its domain.
 	Realms []string
-	// Parallel is how many blobs are moved at once, per direction. 0 is 4.
+	// Parallel is how many blobs are moved at once, per direction; more where they have waited for 10 seconds. 0 is 4.
 	Parallel int
 	// UserAgent is sent with every request. "" is "cairn".
 	UserAgent string
@@ -313,11 +313,24 @@ func (c *Client) host(domain string) (*host, error) {
 	return h, nil
 }
 
-// acquire takes one of the client's slots.
+// slotPatience is how long a blob waits for one of the client's slots.
+const slotPatience = 10 * time.Second
+
+// acquire takes one of the client's slots. Who has waited for long goes on without one: slots are there to be polite, and readers of several blobs
+// may wait for each other (a layer is unpacked over the one below it).
 func acquire(ctx context.Context, slots chan struct{}) (release func(), err error) {
 	select {
 	case slots <- struct{}{}:
 		return sync.OnceFunc(func() { <-slots }), nil
+	default:
+	}
+	patience := time.NewTimer(slotPatience)
+	defer patience.Stop()
+	select {
+	case slots <- struct{}{}:
+		return sync.OnceFunc(func() { <-slots }), nil
+	case <-patience.C:
+		return func() {}, nil
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
