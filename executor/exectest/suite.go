@@ -435,6 +435,14 @@ func testConcurrent(t *testing.T, e executor.Executor) {
 			t.Error(err)
 		}
 	}
+	// Nor does any of it pull this process into a container.
+	for _, ns := range []string{"mnt", "net", "pid", "ipc", "uts"} {
+		process, err := os.Readlink("/proc/self/ns/" + ns)
+		thread, terr := os.Readlink("/proc/thread-self/ns/" + ns)
+		if process != thread || err != nil || terr != nil {
+			t.Errorf("THE CALLER'S %s NAMESPACE IS %s, and of this thread %s (%v %v)", ns, process, thread, err, terr)
+		}
+	}
 }
 
 func testEtcFiles(t *testing.T, e executor.Executor) {

@@ -16,7 +16,6 @@ import (
 
 const (
 	defaultHostname = "buildkitsandbox"
-	defaultShmSize  = 64 << 20
 	noSuidExecDev   = unix.MS_NOSUID | unix.MS_NOEXEC | unix.MS_NODEV
 )
 
@@ -83,15 +82,10 @@ func (r *run) rootfs(insecure bool) (string, error) {
 	if r.place.userNS || insecure {
 		return r.rootPath, nil
 	}
-	dir := filepath.Join(r.dir, "root")
-	if err := os.Mkdir(dir, 0o700); err != nil {
+	dir, err := r.mountDir("root", r.rootPath, "", unix.MS_BIND|unix.MS_REC, "")
+	if err != nil {
 		return "", fmt.Errorf("mounting the root filesystem: %w", err)
 	}
-	if err := unix.Mount(r.rootPath, dir, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
-		return "", fmt.Errorf("mounting the root filesystem: %w", err)
-	}
-	r.bound = true
-	var err error
 	if r.place.mountSetattr {
 		err = unix.MountSetattr(-1, dir, unix.AT_RECURSIVE, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_NODEV})
 	} else {
@@ -100,6 +94,19 @@ func (r *run) rootfs(insecure bool) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("mounting the root filesystem without devices: %w", err)
 	}
+	return dir, nil
+}
+
+// mountDir mounts something on a new directory of this run, until it is cleaned up.
+func (r *run) mountDir(name, source, fstype string, flags uintptr, data string) (string, error) {
+	dir := filepath.Join(r.dir, name)
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return "", err
+	}
+	if err := unix.Mount(source, dir, fstype, flags, data); err != nil {
+		return "", os.NewSyscallError("mount", err)
+	}
+	r.mounted = append(r.mounted, dir)
 	return dir, nil
 }
 
@@ -128,24 +135,14 @@ func (r *run) mounts(insecure bool) ([]*configs.Mount, error) {
 	if !r.place.userNS && !insecure {
 		nodev = unix.MS_NODEV
 	}
-	shm := r.spec.ShmSize
-	if shm == 0 {
-		shm = defaultShmSize
-	}
-	pts := "newinstance,ptmxmode=0666,mode=0620"
-	if r.place.ttyGroup {
-		pts += ",gid=5"
+	dev, err := r.makeDev(nodev)
+	if err != nil {
+		return nil, fmt.Errorf("preparing /dev: %w", err)
 	}
 	list := []*configs.Mount{
 		{Device: "proc", Source: "proc", Destination: "/proc", Flags: noSuidExecDev},
-		{Device: "tmpfs", Source: "tmpfs", Destination: "/dev", Flags: unix.MS_NOSUID | unix.MS_STRICTATIME | nodev, Data: "mode=755,size=65536k"},
-		{Device: "devpts", Source: "devpts", Destination: "/dev/pts", Flags: unix.MS_NOSUID | unix.MS_NOEXEC, Data: pts},
-		{Device: "tmpfs", Source: "shm", Destination: "/dev/shm", Flags: noSuidExecDev, Data: fmt.Sprintf("mode=1777,size=%d", shm)},
+		{Device: "bind", Source: dev, Destination: "/dev", Flags: unix.MS_BIND | unix.MS_REC},
 		{Device: "mqueue", Source: "mqueue", Destination: "/dev/mqueue", Flags: noSuidExecDev},
-	}
-	for _, name := range []string{"null", "zero", "full", "random", "urandom", "tty"} {
-		// Bound, not made: a user namespace may not make them, and on a nodev mount they would not work.
-		list = append(list, &configs.Mount{Device: "bind", Source: "/dev/" + name, Destination: "/dev/" + name, Flags: unix.MS_BIND})
 	}
 	list = append(list, r.sysMounts(insecure)...)
 	for _, dir := range []string{"/proc", "/dev", "/sys"} {

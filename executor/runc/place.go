@@ -36,16 +36,15 @@ func probe() (place, error) {
 		ttyGroup:     mapsGroup(5),
 		mountSetattr: unix.MountSetattr(-1, "", 0, &unix.MountAttr{}) != unix.ENOSYS,
 	}
-	if m, ok := userns.Current(); ok {
-		p.userNS = p.userNS || m.Map != userns.NoMap
-		if !m.PID {
-			p.noPIDNamespace = m.Obstacle
-		}
-		if p.mountSetattr {
-			// libcontainer makes and joins control groups wherever it can write. It has none of ours to manage, what
-			// it makes would outlive a killed build, and one look at a read-only tree is cheaper than a dozen mkdirs.
-			_ = unix.MountSetattr(-1, "/sys/fs/cgroup", unix.AT_RECURSIVE, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY})
-		}
+	m, _ := userns.Current()
+	p.userNS = p.userNS || m.Map != userns.NoMap
+	if !m.PID {
+		p.noPIDNamespace = m.Obstacle
+	}
+	if p.mountSetattr {
+		// libcontainer makes and joins control groups wherever it can write. It has none of ours to manage, what it
+		// makes would outlive a killed build, and one look at a read-only tree is cheaper than a dozen mkdirs.
+		_ = unix.MountSetattr(-1, "/sys/fs/cgroup", unix.AT_RECURSIVE, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY})
 	}
 	own, err := capability.NewPid2(0)
 	if err == nil {

@@ -1,4 +1,4 @@
-// Package runc runs processes with runc's libcontainer, inside the place that pkg/userns made (or, as root, anywhere).
+// Package runc runs processes with runc's libcontainer, inside the place that pkg/userns makes.
 // It is the executor for every place where mounts and pid namespaces are allowed.
 //
 // The process gets what `docker build` gives a RUN step: its own pid, mount, ipc and uts namespaces, docker's default
@@ -39,9 +39,8 @@ var _ executor.Executor = (*Executor)(nil)
 
 // Executor runs processes with libcontainer. It is made by New and safe for concurrent use.
 type Executor struct {
-	dir     string
-	mounted bool
-	place   place
+	dir   string
+	place place
 
 	seccomp sync.Map // capabilities, joined → *configs.Seccomp
 }
@@ -49,13 +48,16 @@ type Executor struct {
 // Options are the choices of an Executor.
 type Options struct {
 	// Dir is a directory for the state of running processes. It is made, private to the user, if it does not exist. Only
-	// one Executor may use it at a time. In a place made by userns.Enter a tmpfs is mounted there, so nothing of it is
-	// ever on disk; elsewhere a killed program leaves small files there, which the next New removes.
+	// one Executor may use it at a time. A tmpfs is mounted there, so nothing of it is ever on disk.
 	Dir string
 }
 
-// New returns an Executor.
+// New returns an Executor. It works only inside the place that userns.Enter makes: the mounts it needs must be nobody
+// else's, and must be gone however this program ends.
 func New(o Options) (*Executor, error) {
+	if !userns.Inside() {
+		return nil, errors.New("preparing to run processes: not in namespaces of its own (call userns.Enter first)")
+	}
 	dir, err := filepath.Abs(o.Dir)
 	if err != nil {
 		return nil, fmt.Errorf("preparing the executor's directory: %w", err)
@@ -71,27 +73,14 @@ func New(o Options) (*Executor, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &Executor{dir: dir, place: p}
-	if userns.Inside() {
-		e.mounted = unix.Mount("tmpfs", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=700") == nil
+	if err := unix.Mount("tmpfs", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=700"); err != nil {
+		return nil, fmt.Errorf("mounting the executor's directory %s: %w", dir, err)
 	}
-	if !e.mounted {
-		old, err := filepath.Glob(filepath.Join(dir, runPrefix+"*"))
-		if err != nil {
-			return nil, fmt.Errorf("preparing the executor's directory: %w", err)
-		}
-		for _, d := range old {
-			os.RemoveAll(d)
-		}
-	}
-	return e, nil
+	return &Executor{dir: dir, place: p}, nil
 }
 
 // Close gives back what New took. No process may be running.
 func (e *Executor) Close() error {
-	if !e.mounted {
-		return nil
-	}
 	if err := unix.Unmount(e.dir, unix.MNT_DETACH); err != nil {
 		return fmt.Errorf("unmounting the executor's directory: %w", err)
 	}
@@ -127,8 +116,6 @@ func (e *Executor) Run(ctx context.Context, spec executor.Spec) error {
 	if err != nil {
 		return fmt.Errorf("preparing to run %q: %w", spec.Process.Args[0], err)
 	}
-	defer os.RemoveAll(dir)
-
 	r := &run{Executor: e, spec: spec, root: root, rootPath: rootPath, dir: dir}
 	err = r.do(ctx)
 	return errors.Join(err, r.cleanUp())
@@ -159,8 +146,8 @@ type run struct {
 	rootPath string
 	dir      string
 
-	stubs []stub
-	bound bool // dir/root is a mount of rootPath
+	stubs   []stub
+	mounted []string // mounted in this process's own namespace, below dir
 }
 
 func (r *run) do(ctx context.Context) error {
@@ -213,15 +200,16 @@ func (r *run) do(ctx context.Context) error {
 	return err
 }
 
-// cleanUp removes what was made in the root filesystem and the mount around it.
+// cleanUp removes what was made in the root filesystem and around it.
 func (r *run) cleanUp() error {
 	err := removeStubs(r.stubs)
-	if r.bound {
-		if uerr := unix.Unmount(filepath.Join(r.dir, "root"), unix.MNT_DETACH); uerr != nil {
-			err = errors.Join(err, fmt.Errorf("unmounting the root filesystem: %w", uerr))
+	for _, m := range r.mounted {
+		if uerr := unix.Unmount(m, unix.MNT_DETACH); uerr != nil {
+			// Whatever is still mounted must not be removed with the directory.
+			return errors.Join(err, fmt.Errorf("unmounting %s: %w", m, uerr))
 		}
 	}
-	return err
+	return errors.Join(err, os.RemoveAll(r.dir))
 }
 
 // startError tells a command that cannot be executed from a failure of ours. libcontainer's init reports both as text

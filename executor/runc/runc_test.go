@@ -103,15 +103,15 @@ func newExecutor(t testing.TB) executor.Executor {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
+		mounts, _ := os.ReadFile("/proc/self/mounts")
+		if n := strings.Count(string(mounts), e.dir); n != 1 {
+			t.Errorf("%d mounts, want one:\n%s", n, mounts)
+		}
 		if left, _ := filepath.Glob(filepath.Join(e.dir, "*")); len(left) != 0 {
 			t.Errorf("left in the executor's directory: %v", left)
 		}
 		if err := e.Close(); err != nil {
 			t.Error(err)
-		}
-		mounts, _ := os.ReadFile("/proc/self/mounts")
-		if strings.Contains(string(mounts), e.dir) {
-			t.Errorf("mounts are left:\n%s", mounts)
 		}
 	})
 	return e

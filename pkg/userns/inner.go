@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -201,6 +202,10 @@ func killChildren() {
 // becomeWorker makes the process the worker: root of the place, whose mounts nobody else sees. It returns to the
 // program's own start, or ends the process.
 func (s stage) becomeWorker() {
+	// During init this keeps the main goroutine on the main thread for good, and so every other one off it. Goroutines
+	// that enter a container's mount namespace (libcontainer's do) end their thread with themselves, but the main thread
+	// cannot be ended: it would stay in there, and with it what /proc/self shows.
+	runtime.LockOSThread()
 	unix.CloseOnExec(s.initFD)
 	// What the user passed stays open for us ("-f /dev/fd/63"), and goes no further.
 	_ = unix.CloseRange(3, ^uint(0)>>1, unix.CLOSE_RANGE_CLOEXEC)
