@@ -40,7 +40,8 @@ func (h *Home) Leftovers() []string {
 // test's own namespace shows up as one of the test's process.
 func (h *Home) Processes() []string {
 	var left []string
-	infos, _ := filepath.Glob("/proc/[0-9]*/mountinfo")
+	// By threads: a process whose first thread has ended shows nothing of the others, which still hold its files.
+	infos, _ := filepath.Glob("/proc/[0-9]*/task/[0-9]*/mountinfo")
 	for _, info := range infos {
 		proc := filepath.Dir(info)
 		cmdline, _ := os.ReadFile(filepath.Join(proc, "cmdline"))
