@@ -189,7 +189,8 @@ func (h *host) authorize(ctx context.Context, rt call, renew bool) (string, erro
 	case kind == "basic":
 		return "", nil
 	}
-	return "", &Error{Op: rt.op, Ref: rt.ref, Host: h.name, Err: fmt.Errorf("the registry wants %q authentication, which is not supported", clean(ch.Scheme))}
+	err = fmt.Errorf("the registry wants %q authentication, which is not supported", clean(ch.Scheme))
+	return "", &Error{Op: rt.op, Ref: rt.ref, Host: h.name, Err: err}
 }
 
 // bearer returns a token for the call's scopes, from memory while it is good. The lock is held.

@@ -189,7 +189,10 @@ func (b *blob) open(cause error) error {
 // request makes one attempt at getting the content from b.off on.
 func (b *blob) request(r route) (io.ReadCloser, error) {
 	repo := r.repo(b.t.path)
-	rt := call{op: "fetching", ref: b.t.ref, method: http.MethodGet, repo: repo, path: "/blobs/" + b.t.digest.String(), scopes: []string{pullScope(repo)}}
+	rt := call{
+		op: "fetching", ref: b.t.ref, method: http.MethodGet, repo: repo, path: "/blobs/" + b.t.digest.String(),
+		scopes: []string{pullScope(repo)},
+	}
 	if b.off > 0 {
 		rt.header = http.Header{"Range": {fmt.Sprintf("bytes=%d-%d", b.off, b.size-1)}}
 	}

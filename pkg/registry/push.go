@@ -316,7 +316,8 @@ func (u *upload) send(ctx context.Context, method string) error {
 		return u.follow(resp)
 	}
 	err = u.failure("pushing", u.t.ref, resp)
-	if e := new(Error); !isTemporary(err) && errors.As(err, &e) && (e.Status == http.StatusNotFound || e.Status == http.StatusRequestedRangeNotSatisfiable) {
+	e := new(Error)
+	if !isTemporary(err) && errors.As(err, &e) && (e.Status == http.StatusNotFound || e.Status == http.StatusRequestedRangeNotSatisfiable) {
 		// The session is gone, or has another state than we think: begin again.
 		u.location = nil
 		return &temporary{err: err}

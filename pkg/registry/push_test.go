@@ -385,3 +385,39 @@ func TestParallel(t *testing.T) {
 		t.Errorf("%d at once", most.Load())
 	}
 }
+
+// TestTokenExpires: a token that is no longer taken is renewed, also when that is found out in the middle of a push.
+func TestTokenExpires(t *testing.T) {
+	img := newImage(100_000)
+	for _, at := range []string{"HEAD /v2/a/blobs", "POST", "PUT /v2/a/blobs", "PUT /v2/a/manifests", "GET /v2/a/manifests", "GET /v2/a/blobs"} {
+		f := newFake(t)
+		var tokens atomic.Int32
+		var expired atomic.Bool
+		f.setFault(func(w http.ResponseWriter, r *http.Request) bool {
+			if r.URL.Path == "/token" {
+				_, _ = fmt.Fprintf(w, `{"access_token":"tok%d"}`, tokens.Add(1))
+				return true
+			}
+			if strings.HasPrefix(r.Method+" "+r.URL.Path, at) && expired.CompareAndSwap(false, true) {
+				tokens.Add(10) // from now on, none that was given is good
+			}
+			auth := r.Header.Get("Authorization")
+			if auth != "" && (!expired.Load() || len(auth) > len("Bearer tok9")) {
+				return false
+			}
+			w.Header().Set("WWW-Authenticate", `Bearer realm="`+f.URL+`/token",service="fake"`)
+			w.WriteHeader(401)
+			return true
+		})
+		c := newClient(t, registry.Options{})
+		if err := push(t.Context(), c, f.host()+"/a", "latest", img); err != nil {
+			t.Errorf("%s: %v", at, err)
+		}
+		if err := pull(t.Context(), c, f.host()+"/a", "latest", img); err != nil {
+			t.Errorf("%s: %v", at, err)
+		}
+		if !expired.Load() {
+			t.Errorf("%s did not happen", at)
+		}
+	}
+}
