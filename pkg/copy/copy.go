@@ -114,7 +114,7 @@ func Entries(ctx context.Context, r Request) (*Result, error) {
 	if r.Independent() {
 		stage = nil
 	}
-	c := &copier{req: r, owner: own, mode: md, up: newUpper(stage), res: &Result{}, written: map[string]string{}}
+	c := &copier{req: r, owner: own, mode: md, up: newUpper(stage, r.Time), res: &Result{}, written: map[string]string{}}
 	if err := c.run(ctx); err != nil {
 		_ = c.res.Close()
 		return nil, err

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/cairn-build/cairn/pkg/layer"
 )
@@ -232,6 +233,29 @@ func TestUnchanged(t *testing.T) {
 		{name: "link with chmod depends on the stage", src: []string{"a=1"}, stage: []string{"l->d", "d/"}, paths: "a", dest: "/l/",
 			set: func(r *Request) { r.Link = true; r.Chmod = "600" }, want: "d/\nd/a=1 0600"},
 	})
+}
+
+// Times: files and directories keep the source's, what is made has the time of the step, and so has a directory of the stage that
+// something is put into; those further up stay as they are.
+func TestTimes(t *testing.T) {
+	c := copyCase{src: []string{"s/ @3", "s/d/ @4", "s/d/f=1 @5", "s/l->x @6"}, stage: []string{"a/ @1", "a/b/ @1"}, paths: "s", dest: "/a/b/n/"}
+	r := c.request(t)
+	r.Sources = append(r.Sources, Source{Tree: tree(t, "g=1 @7"), Path: "g"})
+	r.Time = time.Unix(100, 0)
+	res, err := Entries(context.Background(), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Close()
+	want := map[string]int64{"a": 1, "a/b": 100, "a/b/n": 3, "a/b/n/d": 4, "a/b/n/d/f": 5, "a/b/n/l": 6, "a/b/n/g": 7}
+	for _, it := range res.Items {
+		if w, ok := want[it.Path]; !ok || it.ModTime.Unix() != w {
+			t.Errorf("%s has time %d, want %d", it.Path, it.ModTime.Unix(), w)
+		}
+	}
+	if len(res.Items) != len(want) {
+		t.Errorf("%d entries, want %d", len(res.Items), len(want))
+	}
 }
 
 func TestNotFoundIsNotExist(t *testing.T) {

@@ -20,7 +20,7 @@ func Directory(ctx context.Context, stage layer.Tree, dir, who string, now time.
 	if err != nil {
 		return nil, err
 	}
-	c := &copier{req: r, owner: own, up: newUpper(stage)}
+	c := &copier{req: r, owner: own, up: newUpper(stage, now)}
 	name, err := c.up.resolve(cleanName(dir))
 	if err != nil {
 		return nil, err

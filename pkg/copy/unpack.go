@@ -62,7 +62,7 @@ func Unpack(ctx context.Context, r io.Reader, tempDir string, limits layer.Limit
 		return nil, fmt.Errorf("unpacking: %w", err)
 	}
 	res := &Result{spools: []*spool{sp}}
-	c := &copier{up: newUpper(nil), req: Request{Limits: limits, Time: time.Unix(0, 0)}}
+	c := &copier{up: newUpper(nil, time.Unix(0, 0)), req: Request{Limits: limits, Time: time.Unix(0, 0)}}
 	x := &extractor{copier: c, dest: ".", spool: sp}
 	if err = x.run(ctx, r); err == nil {
 		res.Items, err = c.up.items(ctx)

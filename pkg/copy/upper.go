@@ -9,6 +9,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/cairn-build/cairn/pkg/layer"
 	"github.com/opencontainers/go-digest"
@@ -20,6 +21,8 @@ type upper struct {
 	nodes map[string]*node
 	// removed are the names that were taken away with all below them. Whatever is made there afterwards hides what lower has.
 	removed map[string]bool
+	// now is the time that directories of lower get when something is put into them, as in a file system.
+	now time.Time
 }
 
 // node is one path that was written.
@@ -31,8 +34,8 @@ type node struct {
 	digest func() (digest.Digest, error)
 }
 
-func newUpper(lower layer.Tree) *upper {
-	return &upper{lower: lower, nodes: map[string]*node{}, removed: map[string]bool{}}
+func newUpper(lower layer.Tree, now time.Time) *upper {
+	return &upper{lower: lower, nodes: map[string]*node{}, removed: map[string]bool{}, now: now}
 }
 
 // lstat returns what is at a path whose parents are no symlinks.
@@ -171,8 +174,30 @@ func (u *upper) sameContent(n *node) (bool, error) {
 	return mine == below, nil
 }
 
+// touched returns the directories in which names were made or replaced.
+func (u *upper) touched() (map[string]bool, error) {
+	dirs := map[string]bool{}
+	for p, n := range u.nodes {
+		if n.Type == layer.Dir && u.lower != nil {
+			e, ok, err := lookup(u.lower, p)
+			if err != nil {
+				return nil, err
+			}
+			if ok && e.Type == layer.Dir {
+				continue
+			}
+		}
+		dirs[path.Dir(p)] = true
+	}
+	return dirs, nil
+}
+
 // addParents adds the directories above what is kept: as they were written, else as lower has them.
 func (u *upper) addParents(keep map[string]*node) error {
+	touched, err := u.touched()
+	if err != nil {
+		return err
+	}
 	have := make([]string, 0, len(keep))
 	for p := range keep {
 		have = append(have, p)
@@ -191,6 +216,9 @@ func (u *upper) addParents(keep map[string]*node) error {
 				return fmt.Errorf("copying to %q: %q is no directory", "/"+p, "/"+d)
 			}
 			e.Path, e.Opaque, e.Xattrs = d, false, keptXattrs(e.Xattrs)
+			if touched[d] {
+				e.ModTime = u.now
+			}
 			keep[d] = &node{Item: layer.Item{Entry: e}}
 		}
 	}

@@ -162,7 +162,10 @@ func (r *gitRepo) run(ctx context.Context, args ...string) (string, error) {
 	if ctx.Err() != nil {
 		return "", context.Cause(ctx)
 	}
-	return "", fmt.Errorf("git %s: %w: %s", args[0], err, r.clean(stderr))
+	if said := r.clean(stderr); said != "" {
+		return "", fmt.Errorf("git %s: %s", args[0], said)
+	}
+	return "", fmt.Errorf("git %s: %w", args[0], err)
 }
 
 const shallow = "--depth=1"
@@ -194,10 +197,20 @@ func (t *tail) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// clean makes git's messages fit for an error: one line, and no password.
+// clean makes git's messages fit for an error: one line with what went wrong, without the password and without the paths of the checkout.
 func (r *gitRepo) clean(s string) string {
-	s = strings.ReplaceAll(s, r.url.Remote, redact(r.url.Remote))
-	return strings.Join(strings.FieldsFunc(s, func(c rune) bool { return c == '\n' || c == '\r' }), "; ")
+	s = strings.NewReplacer(r.url.Remote, redact(r.url.Remote), r.work+"/", "", r.dir, ".git").Replace(s)
+	lines := strings.FieldsFunc(s, func(c rune) bool { return c == '\n' || c == '\r' })
+	var errs []string
+	for _, l := range lines {
+		if (strings.HasPrefix(l, "fatal:") || strings.HasPrefix(l, "error:") || strings.HasPrefix(l, "remote:")) && !slices.Contains(errs, l) {
+			errs = append(errs, l)
+		}
+	}
+	if len(errs) > 0 {
+		lines = errs
+	}
+	return strings.Join(lines, "; ")
 }
 
 // checkout fetches the commit that is wanted, puts its files into work, and returns the time of the commit.
