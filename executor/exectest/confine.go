@@ -150,6 +150,12 @@ func testUlimits(t *testing.T, e executor.Executor) {
 	if got := output(t, e, spec); got != "123\n456\n0" {
 		t.Errorf("limits %q", got)
 	}
+	// Without any, those of the caller's other children.
+	own, err := exec.Command("sh", "-c", "ulimit -Sn; ulimit -Hn; ulimit -Sc").Output()
+	must(t, err)
+	if got := output(t, e, Shell(Root(t), "ulimit -Sn; ulimit -Hn; ulimit -Sc")); got != strings.TrimSpace(string(own)) {
+		t.Errorf("limits %q, want %q", got, own)
+	}
 	var have unix.Rlimit
 	must(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &have))
 	spec = Shell(Root(t), "ulimit -Hn")

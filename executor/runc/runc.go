@@ -8,6 +8,7 @@
 //   - No control group is made: none is delegated to an ordinary user, and one would outlive a killed build. What the
 //     devices controller forbids is forbidden by mounting everything nodev where the kernel does not do so already.
 //   - Syncs answer success without being carried out: the root filesystem is scratch until the caller commits it.
+//     Options.Syncs turns that off.
 //   - A process that has no use for SIGTERM is not kept waiting for: see stop.
 //
 // Importing the package is enough for a program, or a test binary, to serve as libcontainer's own init.
@@ -40,6 +41,7 @@ var _ executor.Executor = (*Executor)(nil)
 // Executor runs processes with libcontainer. It is made by New and safe for concurrent use.
 type Executor struct {
 	dir   string
+	syncs bool
 	place place
 
 	seccomp sync.Map // capabilities, joined → *configs.Seccomp
@@ -50,6 +52,8 @@ type Options struct {
 	// Dir is a directory for the state of running processes. It is made, private to the user, if it does not exist. Only
 	// one Executor may use it at a time. A tmpfs is mounted there, so nothing of it is ever on disk.
 	Dir string
+	// Syncs has fsync and its kin carried out; the default answers them with success at once.
+	Syncs bool
 }
 
 // New returns an Executor. It works only inside the place that userns.Enter makes: the mounts it needs must be nobody
@@ -76,7 +80,7 @@ func New(o Options) (*Executor, error) {
 	if err := unix.Mount("tmpfs", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=700"); err != nil {
 		return nil, fmt.Errorf("mounting the executor's directory %s: %w", dir, err)
 	}
-	return &Executor{dir: dir, place: p}, nil
+	return &Executor{dir: dir, syncs: o.Syncs, place: p}, nil
 }
 
 // Close gives back what New took. No process may be running.

@@ -1,16 +1,21 @@
 package runc
 
 import (
+	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
+	"github.com/opencontainers/runc/libcontainer/seccomp"
 	"golang.org/x/sys/unix"
 
 	"github.com/cairn-build/cairn/executor"
@@ -20,6 +25,9 @@ import (
 
 // placeVar names the place in which this test binary has been started again.
 const placeVar = "RUNC_TEST_PLACE"
+
+// helperVar makes this test binary run helperSleep, over "directory:root".
+const helperVar = "RUNC_TEST_SLEEP"
 
 const testUser = "cairn-test"
 
@@ -37,7 +45,23 @@ func TestMain(m *testing.M) {
 	if done {
 		os.Exit(code)
 	}
+	if os.Getenv(helperVar) != "" {
+		os.Exit(helperSleep())
+	}
 	os.Exit(m.Run())
+}
+
+// helperSleep runs a process without end, for TestKillLeavesNothing.
+func helperSleep() int {
+	dir, root, _ := strings.Cut(os.Getenv(helperVar), ":")
+	e, err := New(Options{Dir: dir})
+	if err == nil {
+		spec := exectest.Shell(root, "sleep 1000 & setsid sleep 1000 & echo ready; wait")
+		spec.Process.Stdout = os.Stdout
+		err = e.Run(context.Background(), spec)
+	}
+	fmt.Fprintln(os.Stderr, err)
+	return 1
 }
 
 func runEverywhere() int {
@@ -58,9 +82,11 @@ func runEverywhere() int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
+	// Go's list of what the test depends on lies where the user may not write; without it the result is not cached.
+	args := slices.DeleteFunc(slices.Clone(os.Args[1:]), func(a string) bool { return strings.HasPrefix(a, "-test.testlogfile=") })
 	code := 0
 	for _, place := range []string{"root", "user"} {
-		cmd := exec.Command(exe, os.Args[1:]...)
+		cmd := exec.Command(exe, args...)
 		cmd.Env = append(os.Environ(), placeVar+"="+place)
 		cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 		if place == "user" {
@@ -117,7 +143,61 @@ func newExecutor(t testing.TB) executor.Executor {
 	return e
 }
 
-func TestSuite(t *testing.T) { exectest.Suite(t, newExecutor) }
+func TestSuite(t *testing.T) {
+	if !seccomp.Enabled {
+		t.Skip("built without seccomp: see TestNeverUnfiltered")
+	}
+	exectest.Suite(t, newExecutor)
+}
+
+// Without libseccomp a process does not run unfiltered: it does not run.
+func TestNeverUnfiltered(t *testing.T) {
+	err := newExecutor(t).Run(t.Context(), exectest.Shell(exectest.Root(t), "true"))
+	if seccomp.Enabled != (err == nil) || (err != nil && !strings.Contains(err.Error(), "-tags seccomp")) {
+		t.Errorf("seccomp built in: %t, error: %v", seccomp.Enabled, err)
+	}
+}
+
+// kill -9 of the builder, at once and as a whole, leaves no process of a RUN, no mount, and nothing on disk.
+func TestKillLeavesNothing(t *testing.T) {
+	dir, root := t.TempDir(), exectest.Root(t)
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Env = append(os.Environ(), helperVar+"="+dir+":"+root)
+	cmd.Stderr = os.Stderr
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if line, err := bufio.NewReader(stdout).ReadString('\n'); line != "ready\n" {
+		t.Fatalf("%q, %v", line, err)
+	}
+	tree := func() (pids []string) {
+		files, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+		for _, f := range files {
+			if b, _ := os.ReadFile(f); strings.HasPrefix(string(b), "sleep\x001000") {
+				pids = append(pids, f)
+			}
+		}
+		return pids
+	}
+	for len(tree()) < 2 {
+		time.Sleep(10 * time.Millisecond)
+	}
+	cmd.Process.Kill()
+	cmd.Wait()
+	for i := 0; len(tree()) != 0; i++ {
+		if i == 500 {
+			t.Fatalf("STILL RUNNING: %v", tree())
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) != 0 {
+		t.Errorf("left on disk: %v, %v", left, err)
+	}
+}
 
 // Over an overlay, as builds use it, a run that writes nothing leaves an upper directory in which nothing is new.
 func TestOverlay(t *testing.T) {

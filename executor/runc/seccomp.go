@@ -34,18 +34,25 @@ func (e *Executor) seccompFor(caps []string) (*configs.Seccomp, error) {
 	if err != nil {
 		return nil, fmt.Errorf("preparing the seccomp filter: %w", err)
 	}
-	for i, s := range profile.Syscalls {
-		profile.Syscalls[i].Names = slices.DeleteFunc(slices.Clone(s.Names), func(n string) bool { return slices.Contains(syncCalls(), n) })
+	if !e.syncs {
+		dropSyncs(profile)
 	}
 	// The profile also allows the x32 ABI of amd64, which hardly any kernel has. libseccomp takes as long for it as for
 	// everything else together, at every start.
 	profile.Architectures = slices.DeleteFunc(profile.Architectures, func(a specs.Arch) bool { return a == specs.ArchX32 })
-	success := uint(0)
-	profile.Syscalls = append(profile.Syscalls, specs.LinuxSyscall{Names: syncCalls(), Action: specs.ActErrno, ErrnoRet: &success})
 	cfg, err := specconv.SetupSeccomp(profile)
 	if err != nil {
 		return nil, fmt.Errorf("preparing the seccomp filter: %w", err)
 	}
 	e.seccomp.Store(key, cfg)
 	return cfg, nil
+}
+
+// dropSyncs has the filter answer syncs with the error 0.
+func dropSyncs(profile *specs.LinuxSeccomp) {
+	for i, s := range profile.Syscalls {
+		profile.Syscalls[i].Names = slices.DeleteFunc(slices.Clone(s.Names), func(n string) bool { return slices.Contains(syncCalls(), n) })
+	}
+	success := uint(0)
+	profile.Syscalls = append(profile.Syscalls, specs.LinuxSyscall{Names: syncCalls(), Action: specs.ActErrno, ErrnoRet: &success})
 }
