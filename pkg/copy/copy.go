@@ -160,11 +160,11 @@ func (c *copier) match(ctx context.Context, s *Source, m match) error {
 			return err
 		}
 	}
-	dst, err := c.prepare(s, m)
+	dst, exact, err := c.prepare(s, m)
 	if err != nil {
 		return err
 	}
-	if m.entry.Type != layer.Dir {
+	if exact && m.entry.Type != layer.Dir {
 		if prev, ok := c.written[dst]; ok && prev != m.shown() {
 			return fmt.Errorf("copying %q: several sources need a destination that is a directory and ends with \"/\": %q would be "+
 				"replaced, which came from %q", m.shown(), "/"+dst, prev)
@@ -175,37 +175,37 @@ func (c *copier) match(ctx context.Context, s *Source, m match) error {
 	return m.walk(ctx, func(f found) error { return c.place(f, dst, s.Tree, links) })
 }
 
-// prepare makes the directories that lead to the destination and returns the path that the match becomes.
-func (c *copier) prepare(s *Source, m match) (string, error) {
+// prepare makes the directories that lead to the destination and returns the path that the match becomes; exact says that it is the
+// destination and not a name in it.
+func (c *copier) prepare(s *Source, m match) (dst string, exact bool, err error) {
 	dest := cleanName(c.req.Dest)
 	first := dest
 	if !wantsDir(c.req.Dest) {
 		first = path.Dir(dest)
 	}
-	first, err := c.up.resolve(first)
-	if err != nil {
-		return "", err
+	if first, err = c.up.resolve(first); err != nil {
+		return "", false, err
 	}
 	if err := c.mkdirAll(first, c.mode.parents()); err != nil {
-		return "", err
+		return "", false, err
 	}
-	dst, err := c.up.resolve(dest)
-	if err != nil {
-		return "", err
+	if dst, err = c.up.resolve(dest); err != nil {
+		return "", false, err
 	}
 	at, exists, err := c.up.lstat(dst)
 	if err != nil {
-		return "", err
+		return "", false, err
 	}
 	isDir, contents := m.entry.Type == layer.Dir, !s.Plain
+	exact = true
 	if exists && (isDir && !contents || !isDir && at.Type == layer.Dir) {
-		dst = path.Join(dst, path.Base(m.name))
+		dst, exact = path.Join(dst, path.Base(m.name)), false
 	}
 	target := path.Dir(dst)
 	if contents && isDir && !exists {
 		target = dst
 	}
-	return dst, c.mkdirAll(target, c.mode.parents())
+	return dst, exact, c.mkdirAll(target, c.mode.parents())
 }
 
 // mkdirAll makes a directory and those above it, where missing, with the owner of --chown.

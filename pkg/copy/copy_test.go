@@ -111,6 +111,7 @@ func TestDestination(t *testing.T) {
 		{name: "pattern of several to one name", src: []string{"a1=1", "a2=2"}, paths: "a*", dest: "/c", wantErr: "ends with \"/\""},
 		{name: "several files to an existing directory", src: []string{"a=1", "b=2"}, stage: []string{"c/"}, paths: "a b", dest: "/c",
 			want: "c/\nc/a=1\nc/b=2"},
+		{name: "several files of one name to a directory", src: []string{"a/f=1", "b/f=2"}, paths: "a/f b/f", dest: "/c/", want: "c/\nc/f=2"},
 		{name: "the same file twice", src: []string{"a=1"}, paths: "a a", dest: "/c", want: "c=1"},
 		{name: "later source wins in a directory", src: []string{"x/f=1", "y/f=2"}, paths: "x y", dest: "/c/", want: "c/\nc/f=2"},
 		{name: "symlink destination is followed", src: []string{"a=1"}, stage: []string{"l->../r/s", "r/s/ 0711"}, paths: "a", dest: "/l/",

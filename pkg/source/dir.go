@@ -3,7 +3,6 @@ package source
 import (
 	"cmp"
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -51,6 +50,7 @@ type dirTree struct {
 	root    *os.File
 	ignore  *Ignore
 	digests Digests
+	buffers buffers
 	// normal gives files and directories the modes of a git checkout, 0644 and 0755; mtime, where it is set, replaces the time of everything.
 	normal bool
 	mtime  time.Time
@@ -157,10 +157,15 @@ func openBeneath(root int, name string, flags int) (int, error) {
 	return fd, nil
 }
 
+// retry repeats a call that a signal interrupted, and a few times one that a rename elsewhere disturbed (openat2(2), EAGAIN).
 func retry(f func() (int, error)) (int, error) {
-	for {
+	for again := 0; ; {
 		n, err := f()
-		if !errors.Is(err, unix.EINTR) && !errors.Is(err, unix.EAGAIN) {
+		if errors.Is(err, unix.EAGAIN) && again < 32 {
+			again++
+			continue
+		}
+		if !errors.Is(err, unix.EINTR) {
 			return n, err
 		}
 	}
@@ -440,51 +445,16 @@ func (t *dirTree) openFile(name string) (*dirNode, *checkedFile, error) {
 		return nil, nil, &fs.PathError{Op: "open", Path: name, Err: errors.New("not a regular file")}
 	}
 	// Without O_NONBLOCK a FIFO that took the file's place would hang the build.
-	f, err := t.open(name, unix.O_RDONLY|unix.O_NONBLOCK)
+	fd, err := openBeneath(int(t.root.Fd()), name, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC|unix.O_NOFOLLOW|unix.O_NOCTTY)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, &fs.PathError{Op: "open", Path: name, Err: err}
 	}
-	c := &checkedFile{File: f, name: name, want: n.stat}
+	c := &checkedFile{fd: fd, name: name, want: n.stat}
 	if err := c.check(); err != nil {
-		_ = f.Close()
+		_ = c.Close()
 		return nil, nil, err
 	}
 	return n, c, nil
-}
-
-// checkedFile reports at its end when the file is not the one that was seen.
-type checkedFile struct {
-	*os.File
-	name string
-	want fileStat
-}
-
-// Read hides io.EOF behind a last look at the file.
-func (c *checkedFile) Read(p []byte) (int, error) {
-	n, err := c.File.Read(p)
-	if err == io.EOF {
-		if cerr := c.check(); cerr != nil {
-			return n, cerr
-		}
-	}
-	return n, err
-}
-
-// WriteTo keeps io.Copy from going around Read.
-func (c *checkedFile) WriteTo(w io.Writer) (int64, error) {
-	return io.CopyBuffer(struct{ io.Writer }{w}, struct{ io.Reader }{c}, make([]byte, 128<<10))
-}
-
-func (c *checkedFile) check() error {
-	var st unix.Stat_t
-	if err := unix.Fstat(int(c.File.Fd()), &st); err != nil {
-		return &fs.PathError{Op: "stat", Path: c.name, Err: err}
-	}
-	got := statOf(&st)
-	if st.Mode&unix.S_IFMT != unix.S_IFREG || got != c.want {
-		return fmt.Errorf("reading %s: it changed while it was being used", c.name)
-	}
-	return nil
 }
 
 // Digest implements layer.Tree.
@@ -512,7 +482,9 @@ func (t *dirTree) Digest(name string) (digest.Digest, error) {
 	}
 	defer f.Close()
 	h := digest.Canonical.Digester()
-	if _, err := f.WriteTo(h.Hash()); err != nil {
+	buf := t.buffers.get()
+	defer t.buffers.put(buf)
+	if err := f.copyTo(h.Hash(), *buf); err != nil {
 		return "", err
 	}
 	d := h.Digest()
