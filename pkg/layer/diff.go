@@ -8,7 +8,6 @@ import (
 	"io"
 	"io/fs"
 	"maps"
-	"path"
 	"slices"
 	"strings"
 	"time"
@@ -96,7 +95,7 @@ func (d *differ) hidden(dir string, names []string) error {
 		return err
 	}
 	for _, e := range entries {
-		if _, ok := slices.BinarySearch(names, path.Base(e.Path)); !ok {
+		if _, ok := slices.BinarySearch(names, baseOf(e.Path)); !ok {
 			d.found = append(d.found, &change{e: Entry{Path: e.Path, Type: Whiteout}, changed: true})
 		}
 	}
@@ -220,7 +219,7 @@ func (d *differ) same(e, old *Entry) (bool, error) {
 	if e.Type != File {
 		return true, nil
 	}
-	f, err := d.openFile(path.Dir(e.Path), path.Base(e.Path))
+	f, err := d.openFile(parentOf(e.Path), baseOf(e.Path))
 	if err != nil {
 		return false, err
 	}
@@ -267,7 +266,7 @@ func (d *differ) wanted() []*change {
 		if c.changed = c.changed || inodes[c.inode]; !c.changed {
 			continue
 		}
-		for p := path.Dir(c.e.Path); p != "." && !parents[p]; p = path.Dir(p) {
+		for p := parentOf(c.e.Path); p != "." && !parents[p]; p = parentOf(p) {
 			parents[p] = true
 		}
 	}
@@ -295,7 +294,7 @@ func (d *differ) write(w *Writer, c *change) error {
 	if c.e.Type != File {
 		return w.Add(c.e, nil)
 	}
-	f, err := d.openFile(path.Dir(c.e.Path), path.Base(c.e.Path))
+	f, err := d.openFile(parentOf(c.e.Path), baseOf(c.e.Path))
 	if err != nil {
 		return fmt.Errorf("writing layer: %w", err)
 	}

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"path"
 	"strconv"
 	"sync"
 
@@ -42,7 +41,7 @@ func (t *DirTree) stat(name string) (Entry, string, error) {
 	if !isClean(name) {
 		return Entry{}, "", notExist("lstat", name)
 	}
-	fd, err := t.dirs.dir(path.Dir(name))
+	fd, err := t.dirs.dir(parentOf(name))
 	if errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
 		return Entry{}, "", notExist("lstat", name)
 	}
@@ -50,7 +49,7 @@ func (t *DirTree) stat(name string) (Entry, string, error) {
 		return Entry{}, "", err
 	}
 	var st unix.Stat_t
-	if err := unix.Fstatat(fd, path.Base(name), &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+	if err := unix.Fstatat(fd, baseOf(name), &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return Entry{}, "", &fs.PathError{Op: "lstat", Path: name, Err: err}
 	}
 	e, ok := statEntry(name, &st)
@@ -63,7 +62,7 @@ func (t *DirTree) stat(name string) (Entry, string, error) {
 	}
 	switch e.Type {
 	case Symlink:
-		e.Linkname, err = readlink(fd, path.Base(name))
+		e.Linkname, err = readlink(fd, baseOf(name))
 	case Dir:
 		if fd, err = t.dirs.dir(name); err == nil {
 			e.Xattrs, _, err = readXattrs(fd)
@@ -82,7 +81,7 @@ func (t *DirTree) stat(name string) (Entry, string, error) {
 }
 
 func (t *DirTree) open(name string) (io.ReadCloser, map[string]string, error) {
-	f, err := t.dirs.openFile(path.Dir(name), path.Base(name))
+	f, err := t.dirs.openFile(parentOf(name), baseOf(name))
 	if err != nil {
 		return nil, nil, err
 	}
@@ -131,7 +130,7 @@ func (t *DirTree) Open(name string) (io.ReadCloser, error) {
 	if !isClean(name) {
 		return nil, notExist("open", name)
 	}
-	return t.dirs.openFile(path.Dir(name), path.Base(name))
+	return t.dirs.openFile(parentOf(name), baseOf(name))
 }
 
 // Digest implements Tree. It reads the file every time.

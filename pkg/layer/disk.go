@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path"
 	"strconv"
 	"time"
 
@@ -54,11 +53,11 @@ func (d *disk) probeOwner() error {
 
 // make calls f to create a name in a directory, removing what is in the way.
 func (d *disk) make(name string, f func(dir int, base string) error) error {
-	fd, err := d.dir(path.Dir(name))
+	fd, err := d.dir(parentOf(name))
 	if err != nil {
 		return err
 	}
-	base := path.Base(name)
+	base := baseOf(name)
 	err = f(fd, base)
 	if errors.Is(err, unix.EEXIST) {
 		if err = removeAt(fd, base); err == nil {
@@ -95,13 +94,14 @@ func removeAt(dir int, base string) error {
 	return unix.Unlinkat(dir, base, unix.AT_REMOVEDIR)
 }
 
-// mkdir makes a directory that only its owner can use, for now, or keeps one that is there.
-func (d *disk) mkdir(name string) error {
-	fd, err := d.dir(path.Dir(name))
+// mkdir makes a directory that only its owner can use, for now, or keeps one that is there. Something else is removed if
+// replace says so.
+func (d *disk) mkdir(name string, replace bool) error {
+	fd, err := d.dir(parentOf(name))
 	if err != nil {
 		return err
 	}
-	base := path.Base(name)
+	base := baseOf(name)
 	err = unix.Mkdirat(fd, base, 0o700)
 	if !errors.Is(err, unix.EEXIST) {
 		return err
@@ -112,6 +112,9 @@ func (d *disk) mkdir(name string) error {
 	}
 	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
 		return nil
+	}
+	if !replace {
+		return &os.PathError{Op: "mkdir", Path: name, Err: unix.ENOTDIR}
 	}
 	if err := removeAt(fd, base); err != nil {
 		return err
@@ -257,7 +260,7 @@ func chmodAt(dir int, base string, mode uint32) error {
 
 // link makes name a hard link of target.
 func (d *disk) link(target, name string) error {
-	fd, err := d.dir(path.Dir(target))
+	fd, err := d.dir(parentOf(target))
 	if err != nil {
 		return err
 	}
@@ -267,7 +270,7 @@ func (d *disk) link(target, name string) error {
 	}
 	defer unix.Close(from)
 	return d.make(name, func(dir int, base string) error {
-		return unix.Linkat(from, path.Base(target), dir, base, 0)
+		return unix.Linkat(from, baseOf(target), dir, base, 0)
 	})
 }
 
@@ -286,6 +289,12 @@ func (d *disk) finishDir(name string, e *Entry, opaque bool) error {
 			return &xattrError{xattrOpaque, err}
 		}
 	}
+	if name == "." {
+		// It was not made here.
+		if err := unix.Fchown(fd, e.UID, e.GID); err != nil {
+			return fmt.Errorf("changing the owner to %d:%d: %w", e.UID, e.GID, err)
+		}
+	}
 	if err := d.describe(fd, e); err != nil {
 		return err
 	}
@@ -296,5 +305,5 @@ func (d *disk) finishDir(name string, e *Entry, opaque bool) error {
 	if len(d.stack) > 1 {
 		parent = d.stack[len(d.stack)-2].fd
 	}
-	return setTime(parent, path.Base(name), e.ModTime)
+	return setTime(parent, baseOf(name), e.ModTime)
 }

@@ -2,8 +2,8 @@ package layer
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
-	"path"
 	"slices"
 )
 
@@ -36,11 +36,11 @@ func (l *lander) dir(name string) (string, error) {
 	if d, ok := l.dirs[name]; ok {
 		return d, nil
 	}
-	parent, err := l.dir(path.Dir(name))
+	parent, err := l.dir(parentOf(name))
 	if err != nil {
 		return "", err
 	}
-	d := join(parent, path.Base(name))
+	d := join(parent, baseOf(name))
 	if _, ok := slices.BinarySearchFunc(l.ix.implicit, name, compare); ok && !hiddenBelow(l.ix, name) {
 		if d, err = resolve(d, l.link); err != nil {
 			return "", err
@@ -73,7 +73,7 @@ func hiddenBelow(ix *Index, name string) bool {
 // hiddenAbove looks at the parents alone.
 func hiddenAbove(ix *Index, name string) bool {
 	for d := name; d != "."; {
-		d = path.Dir(d)
+		d = parentOf(d)
 		if e, ok := ix.Lookup(d); ok && (e.Opaque || e.Type != Dir) {
 			return true
 		}
@@ -94,8 +94,8 @@ func (l *lander) path(name string) (string, error) {
 	if name == "." {
 		return name, nil
 	}
-	d, err := l.dir(path.Dir(name))
-	return join(d, path.Base(name)), err
+	d, err := l.dir(parentOf(name))
+	return join(d, baseOf(name)), err
 }
 
 // entry is path for an entry: an opaque marker lies where its directory does.
@@ -109,6 +109,7 @@ func (l *lander) entry(e *Entry) (string, error) {
 // index makes the index of the layer with every entry where it lies.
 func (l *lander) index() (*Index, error) {
 	var entries, moved []Entry
+	linked := map[string]string{} // new path → old path of files with several names
 	for _, e := range l.ix.entries {
 		p, err := l.entry(&e)
 		if err != nil {
@@ -122,8 +123,11 @@ func (l *lander) index() (*Index, error) {
 		}
 		if p == old {
 			entries = append(entries, e)
-		} else {
-			moved = append(moved, e)
+			continue
+		}
+		moved = append(moved, e)
+		if len(l.ix.groups()[old]) > 0 {
+			linked[p] = old
 		}
 	}
 	slices.SortStableFunc(moved, byPath)
@@ -131,15 +135,21 @@ func (l *lander) index() (*Index, error) {
 	for i, e := range moved {
 		last := i == len(moved)-1 || moved[i+1].Path != e.Path
 		j, ok := find(entries[:direct], e.Path)
-		implied := j < direct && below(e.Path, entries[j].Path)
+		rest := entries[j:direct]
+		if ok {
+			rest = rest[1:]
+		}
+		implied := anyEntry(rest[:endBelow(rest, e.Path)])
 		switch {
-		case ok && entries[j].Type == Whiteout && e.Type != Whiteout:
+		case ok && entries[j].Type == Whiteout && e.Type != Whiteout && (!implied || e.Type == Dir):
 			e.Opaque = e.Type == Dir
 			entries[j] = e
 		case ok && entries[j].Type == Dir && e.Type == Whiteout:
 			entries[j].Opaque = entries[j].Opaque || e.Opaque
 		case !ok && last && (!implied || e.Type == Dir || e.Type == Whiteout):
 			entries = append(entries, e)
+		case linked[e.Path] != "":
+			return l.ix, fmt.Errorf("file %q, which has other names, lies where another entry of the layer is", linked[e.Path])
 		}
 	}
 	slices.SortFunc(entries, byPath)

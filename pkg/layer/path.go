@@ -28,8 +28,11 @@ func compare(a, b string) int {
 	if b == "." {
 		return 1
 	}
-	n := min(len(a), len(b))
-	for i := range n {
+	n, i := min(len(a), len(b)), 0
+	for i+16 <= n && a[i:i+16] == b[i:i+16] {
+		i += 16
+	}
+	for ; i < n; i++ {
 		ca, cb := a[i], b[i]
 		if ca == cb {
 			continue
@@ -45,6 +48,16 @@ func compare(a, b string) int {
 	}
 	return len(a) - len(b)
 }
+
+// parentOf and baseOf are path.Dir and path.Base for clean relative paths, without the cost of cleaning them once more.
+func parentOf(name string) string {
+	if i := strings.LastIndexByte(name, '/'); i >= 0 {
+		return name[:i]
+	}
+	return "."
+}
+
+func baseOf(name string) string { return name[strings.LastIndexByte(name, '/')+1:] }
 
 // below reports whether name is strictly below the directory dir.
 func below(dir, name string) bool {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"path"
 	"slices"
 	"syscall"
 )
@@ -34,7 +33,7 @@ func (u *unpacker) entry(h *tar.Header, n *node, content io.Reader) error {
 	if err != nil {
 		return err
 	}
-	name := join(dir, path.Base(n.e.Path))
+	name := join(dir, baseOf(n.e.Path))
 	if len(name) >= maxPath {
 		return syscall.ENAMETOOLONG
 	}
@@ -51,7 +50,7 @@ func (u *unpacker) entry(h *tar.Header, n *node, content io.Reader) error {
 	}
 	switch n.e.Type {
 	case Dir:
-		return u.disk.mkdir(name)
+		return u.disk.mkdir(name, true)
 	case File:
 		return u.disk.file(name, &n.e, content)
 	case Symlink:
@@ -71,11 +70,11 @@ func (u *unpacker) entry(h *tar.Header, n *node, content io.Reader) error {
 
 // gone removes what an entry that could not be made replaces.
 func (u *unpacker) gone(name string) error {
-	fd, err := u.disk.dir(path.Dir(name))
+	fd, err := u.disk.dir(parentOf(name))
 	if err != nil {
 		return err
 	}
-	return removeAt(fd, path.Base(name))
+	return removeAt(fd, baseOf(name))
 }
 
 // link makes n a hard link of another name of its group, which are dropped once they are gone.
@@ -111,7 +110,7 @@ func (u *unpacker) directory(n *node) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	name := join(dir, path.Base(n.e.Path))
+	name := join(dir, baseOf(n.e.Path))
 	if u.lower != nil && !n.hides() {
 		_, isLink, err := lowerLink(u.lower, name)
 		if err == nil && isLink {
@@ -125,7 +124,7 @@ func (u *unpacker) directory(n *node) (string, error) {
 		}
 	}
 	n.disk = name
-	return name, u.mkdir(name)
+	return name, u.mkdir(name, true)
 }
 
 // hides reports whether the layer hides what is below at the place of n.
@@ -151,25 +150,22 @@ func (u *unpacker) land(name string) (string, error) {
 	})
 }
 
-// mkdirAll makes a directory and its parents without an entry of their own.
+// mkdirAll makes a directory and its parents without an entry of their own, in place of nothing else.
 func (u *unpacker) mkdirAll(name string) error {
 	if name == "." {
 		return nil
 	}
-	if err := u.mkdirAll(path.Dir(name)); err != nil {
+	if err := u.mkdirAll(parentOf(name)); err != nil {
 		return err
 	}
-	if n := u.reader.nodes[name]; n != nil && n.present && n.disk == name && n.e.Type != Dir && u.reader.alive(n, nil) {
-		return fmt.Errorf("parent %q: %w", name, syscall.ENOTDIR)
-	}
-	return u.mkdir(name)
+	return u.mkdir(name, false)
 }
 
-func (u *unpacker) mkdir(name string) error {
+func (u *unpacker) mkdir(name string, replace bool) error {
 	if name == "." {
 		return nil
 	}
-	if err := u.disk.mkdir(name); err != nil {
+	if err := u.disk.mkdir(name, replace); err != nil {
 		return err
 	}
 	if u.made == nil {
@@ -278,7 +274,7 @@ func (u *unpacker) remove(e *Entry) error {
 	case e.Opaque:
 		return nil
 	}
-	if err := u.mkdirAll(path.Dir(e.Path)); err != nil {
+	if err := u.mkdirAll(parentOf(e.Path)); err != nil {
 		return err
 	}
 	return u.disk.whiteout(e.Path)
@@ -331,7 +327,7 @@ func (u *unpacker) directories(ix *Index) ([]Entry, error) {
 
 // replaced reports whether something that is no directory took the place of name or of a parent.
 func replaced(ix *Index, name string) bool {
-	for ; name != "."; name = path.Dir(name) {
+	for ; name != "."; name = parentOf(name) {
 		if e, ok := ix.Lookup(name); ok && e.Type != Dir && e.Type != Whiteout {
 			return true
 		}
@@ -347,7 +343,7 @@ func (u *unpacker) overLower(ix *Index, d *Entry) error {
 		return nil
 	}
 	if hiddenAbove(ix, d.Path) {
-		if root, ok := ix.Lookup("."); ok && root.Opaque && path.Dir(d.Path) == "." {
+		if root, ok := ix.Lookup("."); ok && root.Opaque && parentOf(d.Path) == "." {
 			e, err := u.lower.Lstat(d.Path)
 			d.Opaque = err == nil && e.Type == Dir
 		}

@@ -4,7 +4,6 @@ import (
 	"archive/tar"
 	"errors"
 	"fmt"
-	"path"
 	"slices"
 	"strings"
 	"syscall"
@@ -79,7 +78,7 @@ func (r *reader) add(h *tar.Header) (*node, action, error) {
 	if err := checkName(name); err != nil {
 		return nil, 0, err
 	}
-	dir, base := path.Dir(name), path.Base(name)
+	dir, base := parentOf(name), baseOf(name)
 	if strings.HasPrefix(base, whiteoutPrefix) && name != "." {
 		return r.whiteout(dir, base)
 	}
@@ -162,11 +161,11 @@ func (r *reader) linkTarget(linkname string) (*node, error) {
 	if name == "." {
 		return nil, errors.New("hard link to the root directory")
 	}
-	parent, err := r.directory(path.Dir(name))
+	parent, err := r.directory(parentOf(name))
 	if err != nil {
 		return nil, err
 	}
-	n := r.child(parent, join(parent.e.Path, path.Base(name)))
+	n := r.child(parent, join(parent.e.Path, baseOf(name)))
 	if n == nil || !n.present || n.e.Type == Dir {
 		return nil, fmt.Errorf("hard link to %q, which is no file that comes before it in the layer", linkname)
 	}

@@ -41,7 +41,7 @@ func resolve(name string, link linkFunc) (string, error) {
 		case "", ".":
 			continue
 		case "..":
-			cur = path.Dir(cur)
+			cur = parentOf(cur)
 			continue
 		}
 		next := join(cur, c)

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"path"
 	"slices"
 	"strconv"
 	"sync"
@@ -79,7 +78,7 @@ func (s *stack) directory(name string) *dirState {
 	}
 	if name == "." {
 		d = s.root()
-	} else if parent := s.directory(path.Dir(name)); parent != nil {
+	} else if parent := s.directory(parentOf(name)); parent != nil {
 		if f, ok := s.child(parent, name); ok && f.entry.Type == Dir {
 			d = &dirState{entry: f.entry, parts: f.parts}
 		}
@@ -181,7 +180,7 @@ func (s *stack) lookup(op, name string) (found, error) {
 		d := s.directory(".")
 		return found{entry: d.entry, parts: d.parts}, nil
 	}
-	parent := s.directory(path.Dir(name))
+	parent := s.directory(parentOf(name))
 	if parent == nil {
 		return found{}, notExist(op, name)
 	}

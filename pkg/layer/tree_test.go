@@ -97,7 +97,7 @@ func newCanary(t testing.TB) (*canary, string) {
 func (c *canary) check(t testing.TB) {
 	t.Helper()
 	if is := c.state(t); is != c.was {
-		t.Errorf("something outside changed:\n%s\nwas\n%s", is, c.was)
+		t.Errorf("something outside changed:\n%s", diff(c.was, is))
 	}
 }
 

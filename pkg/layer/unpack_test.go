@@ -1,0 +1,731 @@
+package layer
+
+import (
+	"archive/tar"
+	"bytes"
+	"compress/gzip"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/klauspost/compress/zstd"
+	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
+)
+
+// The names of these tests are the rows of the table of attacks in docs/security.md.
+
+func TestUnpackA1Traversal(t *testing.T) {
+	for _, name := range []string{"../x", "/../x", "a/../../x", "../../etc/x", "//x", "/etc/x", "a/./../x", "..//..//x", "\\..\\x", "./x/", "x/."} {
+		t.Run(name, func(t *testing.T) {
+			c, dir := newCanary(t)
+			ix, err := unpackTar(t, dir, nil, rf(strings.TrimSuffix(name, "/"), "mine"))
+			must(t, err)
+			c.check(t)
+			want := cleanName(name)
+			if len(ix.Entries()) != 1 || ix.Entries()[0].Path != want {
+				t.Errorf("entries %v", ix.Entries())
+			}
+			if b, err := os.ReadFile(filepath.Join(dir, want)); err != nil || string(b) != "mine" {
+				t.Errorf("%q: %q, %v", want, b, err)
+			}
+		})
+	}
+	for _, name := range []string{"..", "", ".", "/", "a/.."} {
+		t.Run("file "+name, func(t *testing.T) {
+			c, dir := newCanary(t)
+			if _, err := unpackTar(t, dir, nil, rf(strings.TrimSuffix(name, "/"), "mine")); err == nil {
+				t.Error("the root was replaced")
+			}
+			c.check(t)
+		})
+	}
+}
+
+// linkChain is n symlinks that end at target.
+func linkChain(n int, target string) []raw {
+	var out []raw
+	for i := range n {
+		next := fmt.Sprintf("l%d", i+1)
+		if i == n-1 {
+			next = target
+		}
+		out = append(out, rl(fmt.Sprintf("l%d", i), next))
+	}
+	return out
+}
+
+func TestUnpackA2ThroughSymlinks(t *testing.T) {
+	through := map[string][]raw{
+		"file":      {rf("l0/x", "mine")},
+		"dir":       {rd("l0/dir"), rf("l0/dir/x", "mine")},
+		"implicit":  {rf("l0/dir/deep/x", "mine")},
+		"chmod":     {func() raw { r := rd("l0/dir"); r.Mode = 0; return r }()},
+		"over link": {rf("l0", "mine")},
+		"dir over":  {rd("l0"), rf("l0/x", "mine")},
+		"whiteout":  {rf("l0/.wh.x", ""), rf("l0/.wh.passwd", "")},
+		"opaque":    {rf("l0/.wh..wh..opq", "")},
+		"hardlink":  {rf("own", ""), rh("l0/x", "own"), rh("l0/y", "l0/x")},
+		"from link": {rh("stolen", "l0/passwd")},
+		"symlink":   {rl("l0/x", "/etc/passwd")},
+		"fifo":      {th("l0/x", tar.TypeFifo)},
+		"device":    {func() raw { r := th("l0/x", tar.TypeChar); r.Devmajor, r.Devminor = 1, 3; return r }()},
+	}
+	for _, target := range []string{"/etc", "..", "../..", "/..", "../../etc", "../outside/dir", ".", "/", "l0", "../dir/link", "nowhere/../.."} {
+		for _, n := range []int{1, 40} {
+			for name, attack := range through {
+				if n > 1 && name != "file" && name != "whiteout" && name != "from link" {
+					continue
+				}
+				t.Run(fmt.Sprintf("%s to %s after %d", name, target, n), func(t *testing.T) {
+					c, dir := newCanary(t)
+					chain := linkChain(n, target)
+					// Refusing is as good as staying inside.
+					_, _ = unpackTar(t, dir, nil, append(chain, attack...)...)
+					c.check(t)
+
+					c, dir = newCanary(t)
+					ix, err := unpackTar(t, dir, nil, chain...)
+					must(t, err)
+					upper := filepath.Join(dir, "next")
+					must(t, os.Mkdir(upper, 0o755))
+					_, _ = unpackTar(t, upper, Stack([]*Index{ix}, nil), attack...)
+					c.check(t)
+				})
+			}
+		}
+	}
+	if _, err := unpackTar(t, t.TempDir(), nil, rl("a", "b"), rl("b", "a"), rf("a/x", "")); !errors.Is(err, unix.ELOOP) {
+		t.Errorf("loop: %v", err)
+	}
+	if _, err := unpackTar(t, t.TempDir(), nil, rl("a", strings.Repeat("a/", 2000)), rf("a/x", "")); err == nil {
+		t.Error("a link that grows was followed")
+	}
+}
+
+// Another process exchanges a directory of the layer for a symlink to the outside, again and again, while it is unpacked.
+func TestUnpackA3Race(t *testing.T) {
+	rounds := 300
+	if testing.Short() {
+		rounds = 30
+	}
+	c, dir := newCanary(t)
+	outside := filepath.Join(c.root, "outside")
+	entries := []raw{rd("d"), rd("d/e")}
+	for i := range 20 {
+		r := rf(fmt.Sprintf("d/e/f%d", i), "mine")
+		r.Uid = 7
+		entries = append(entries, r, rl(fmt.Sprintf("d/l%d", i), "x"), rh(fmt.Sprintf("d/h%d", i), r.Name))
+	}
+	blob := rawTar(t, entries...)
+	var stop atomic.Bool
+	var at atomic.Value
+	at.Store(filepath.Join(dir, "0"))
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for !stop.Load() {
+			now := at.Load().(string)
+			evil := now + ".link"
+			_ = os.Symlink(outside, evil)
+			for _, d := range []string{"/d", "/d/e"} {
+				_ = unix.Renameat2(unix.AT_FDCWD, evil, unix.AT_FDCWD, now+d, unix.RENAME_EXCHANGE)
+				_ = unix.Renameat2(unix.AT_FDCWD, evil, unix.AT_FDCWD, now+d, unix.RENAME_EXCHANGE)
+			}
+		}
+	}()
+	won := 0
+	for i := range rounds {
+		now := filepath.Join(dir, fmt.Sprint(i))
+		must(t, os.Mkdir(now, 0o755))
+		at.Store(now)
+		if _, err := Unpack(context.Background(), bytes.NewReader(blob), layerOf(blob), now, nil, Limits{}); err == nil {
+			won++
+		}
+	}
+	stop.Store(true)
+	<-done
+	c.check(t)
+	t.Logf("%d of %d undisturbed", won, rounds)
+}
+
+func TestUnpackA3Leaf(t *testing.T) {
+	c, dir := newCanary(t)
+	r := rl("link", "../../../etc/passwd")
+	r.Uid, r.Gid, r.Mode = 1, 1, 0
+	_, err := unpackTar(t, dir, nil, r, rh("again", "link"))
+	must(t, err)
+	c.check(t)
+}
+
+func TestUnpackA4Root(t *testing.T) {
+	for _, name := range []string{".", "/", "./", "a/..", "", "..", "/.."} {
+		for _, typ := range []byte{tar.TypeReg, tar.TypeSymlink, tar.TypeLink, tar.TypeChar, tar.TypeBlock, tar.TypeFifo, tar.TypeCont} {
+			h := th(strings.TrimSuffix(name, "/"), typ)
+			h.Linkname, h.Devmajor = "/etc", 1
+			if name == "/" {
+				h.Name = "//."
+			}
+			c, dir := newCanary(t)
+			if _, err := unpackTar(t, dir, nil, rf("f", ""), h); err == nil {
+				t.Errorf("%q of type %c was accepted", name, typ)
+			}
+			c.check(t)
+		}
+	}
+	dir := t.TempDir()
+	r := rd("./")
+	r.Mode, r.Uid = 0o1711, 3
+	_, err := unpackTar(t, dir, nil, r)
+	must(t, err)
+	var st unix.Stat_t
+	must(t, unix.Stat(dir, &st))
+	if st.Mode&0o7777 != 0o1711 || st.Uid != 3 || st.Mtim.Sec != 1000 {
+		t.Errorf("root is %o, owner %d, time %d", st.Mode, st.Uid, st.Mtim.Sec)
+	}
+}
+
+// The classes of containerd's TestBreakouts (pkg/archive) and umoci's scoping tests: what must come out, or "" for a refusal.
+func TestUnpackA5Breakouts(t *testing.T) {
+	etc := []raw{rd("etc"), rf("etc/passwd", "inside")}
+	with := func(more ...raw) []raw { return append(append([]raw{}, etc...), more...) }
+	const inside = "etc/passwd=inside"
+	for name, c := range map[string]struct {
+		lower, layer []raw
+		want         string
+	}{
+		"absolute link":           {nil, []raw{rd("etc"), rl("localetc", "/etc"), rf("/localetc/f", "x")}, "etc/f=x"},
+		"up and out":              {nil, []raw{rd("etc"), rd("dummy"), rl("localetc", "/dummy/../etc"), rf("/localetc/f", "x")}, "etc/f=x"},
+		"two absolute":            {nil, []raw{rd("etc"), rd("dummy"), rl("/dummy/etc", "/etc"), rl("localetc", "/dummy/etc"), rf("localetc/f", "x")}, "etc/f=x"},
+		"emptied":                 {nil, with(rl("localetc", "/etc"), rf("localetc/passwd", "")), "etc/passwd="},
+		"hard link via link":      {nil, with(rd("b"), rl("b/d1", "../../etc"), rh("b/mine", "/b/d1/passwd")), "b/mine=inside etc/passwd=inside"},
+		"hard link down and out":  {nil, with(rd("b"), rd("down"), rl("b/d1", "../down/../../etc"), rh("b/mine", "/b/d1/passwd")), "b/mine=inside etc/passwd=inside"},
+		"hard link far up":        {nil, with(rl("localetc", "../../../../../etc"), rh("mine", "/localetc/passwd")), "etc/passwd=inside mine=inside"},
+		"hard link relative":      {nil, with(rh("mine", "../../../../etc/passwd")), "etc/passwd=inside mine=inside"},
+		"hard link absolute":      {nil, with(rh("mine", "/etc/passwd")), "etc/passwd=inside mine=inside"},
+		"link named ..":           {nil, with(rl("..", "/etc/")), ""},
+		"link without name":       {nil, with(rl("", "/etc/")), ""},
+		"link named sub/..":       {nil, with(rl("localetc/sub/..", "/etc/"), rh("localetc/mine", "/etc/passwd")), "etc/mine=inside etc/passwd=inside"},
+		"link over dir":           {[]raw{rd("etc"), rf("etc/passwd", "inside"), rd("localetc")}, with(rl("localetc", "/etc"), rh("localetc/mine", "/etc/passwd")), "etc/mine=inside etc/passwd=inside"},
+		"dir over link":           {with(rl("localetc", "/etc")), []raw{rd("localetc"), rf("localetc/passwd", "other")}, "etc/passwd=inside localetc/passwd=other"},
+		"hard link to below":      {etc, []raw{rh("mine", "/etc/passwd")}, ""},
+		"whiteout root parent":    {etc, []raw{rf(".wh...", "")}, ""},
+		"whiteout parent":         {etc, []raw{rf("etc/.wh...", "")}, ""},
+		"whiteout root":           {etc, []raw{rf(".wh..", "")}, ""},
+		"whiteout self":           {etc, []raw{rf("etc/.wh..", "")}, ""},
+		"whiteout without name":   {etc, []raw{rf("etc/.wh.", "")}, ""},
+		"whiteout of link":        {with(rl("localetc", "/etc")), []raw{rf(".wh.localetc", "")}, inside},
+		"whiteout through link":   {with(rf("etc/out", "x"), rl("localetc", "/etc")), []raw{rf("localetc/.wh.out", "")}, inside},
+		"whiteout is a directory": {etc, []raw{rf(".wh.etc/f", "x")}, ".wh.etc/f=x etc/passwd=inside"},
+		"whiteout dead link":      {with(rl("localetc", "/dne")), []raw{rf("localetc/.wh.etc", "")}, inside},
+		"whiteout with dots":      {etc, []raw{rf("dne/../.wh.etc", "")}, "nothing"},
+		"hard link to link":       {nil, with(rl("pl", "/etc/passwd"), rh("mine", "/pl")), inside},
+		"hard link before target": {nil, []raw{rh("mine", "/f"), rf("f", "late")}, ""},
+		"hard link to itself":     {nil, []raw{rf("f", "x"), rh("f", "f")}, ""},
+		"hard link to dir":        {nil, []raw{rd("d"), rh("e", "d")}, ""},
+		"hard link to root":       {nil, []raw{rh("e", "/")}, ""},
+		"file as parent":          {nil, []raw{rf("f", "x"), rf("f/g", "y")}, ""},
+		"file below as parent":    {[]raw{rf("f", "x")}, []raw{rf("f/g", "y")}, ""},
+		"unknown type":            {nil, []raw{{Header: tar.Header{Name: "f", Typeflag: 'Z', ModTime: epoch(0)}}}, ""},
+		"link to nothing":         {nil, []raw{rl("f", "")}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			below, dir := newCanary(t)
+			ix, err := unpackTar(t, dir, nil, c.lower...)
+			must(t, err)
+			below.check(t)
+			can, upper := newCanary(t)
+			defer can.check(t)
+			next, err := unpackTar(t, upper, Stack([]*Index{ix}, nil), c.layer...)
+			if c.want == "" {
+				if err == nil {
+					t.Error("accepted")
+				}
+				return
+			}
+			must(t, err)
+			dirs := []string{dir, upper}
+			got := files(t, openDir(t, mount(t, "", dirs...)))
+			if got != c.want && (got != "" || c.want != "nothing") {
+				t.Errorf("overlay has %q, want %q", got, c.want)
+			}
+			tree := Stack([]*Index{ix, next}, func(n int, name string) (io.ReadCloser, error) { return os.Open(filepath.Join(dirs[n], name)) })
+			if got := files(t, tree); got != c.want && (got != "" || c.want != "nothing") {
+				t.Errorf("stack has %q, want %q", got, c.want)
+			}
+		})
+	}
+}
+
+// files lists the regular files of a tree with their content.
+func files(t testing.TB, tree Tree) string {
+	t.Helper()
+	var out []string
+	var walk func(dir string)
+	walk = func(dir string) {
+		entries, err := tree.ReadDir(dir)
+		must(t, err)
+		for _, e := range entries {
+			if e.Type == Dir {
+				walk(e.Path)
+			}
+			if e.Type == File {
+				f, err := tree.Open(e.Path)
+				must(t, err)
+				b, err := io.ReadAll(f)
+				must(t, err)
+				f.Close()
+				out = append(out, e.Path+"="+string(b))
+			}
+		}
+	}
+	walk(".")
+	return strings.Join(out, " ")
+}
+
+func TestUnpackA6HardlinkAndWorkingDirectory(t *testing.T) {
+	c, dir := newCanary(t)
+	t.Chdir(filepath.Join(c.root, "outside/dir"))
+	for _, target := range []string{"passwd", "../../etc/passwd", "x", "link", filepath.Join(c.root, "x")} {
+		if _, err := unpackTar(t, dir, nil, rh("stolen", target)); err == nil {
+			t.Errorf("linked to %q", target)
+		}
+	}
+	c.check(t)
+}
+
+func TestUnpackA8Bombs(t *testing.T) {
+	zeros := func(w io.Writer, n int64) {
+		_, err := io.CopyN(w, zeroReader{}, n)
+		must(t, err)
+	}
+	header := rawTar(t, func() raw { r := rf("bomb", ""); r.Size = 0; return r }())[:512]
+	tar1G := func(w io.Writer) {
+		h := bytes.Clone(header)
+		copy(h[124:136], fmt.Sprintf("%011o\x00", 1<<30))
+		copy(h[148:156], "        ")
+		sum := 0
+		for _, b := range h {
+			sum += int(b)
+		}
+		copy(h[148:156], fmt.Sprintf("%06o\x00 ", sum))
+		_, err := w.Write(h)
+		must(t, err)
+		zeros(w, 1<<30)
+	}
+	var gz, zs bytes.Buffer
+	z := gzip.NewWriter(&gz)
+	tar1G(z)
+	must(t, z.Close())
+	e, err := zstd.NewWriter(&zs)
+	must(t, err)
+	tar1G(e)
+	must(t, e.Close())
+	var many bytes.Buffer
+	for i := range 5_000 {
+		many.Write(rawTar(t, rf(fmt.Sprint(i), ""))[:512])
+	}
+	many.Write(make([]byte, 1024))
+	for name, c := range map[string]struct {
+		blob []byte
+		lim  Limits
+	}{
+		"gzip":    {gz.Bytes(), Limits{Bytes: 64 << 20}},
+		"zstd":    {zs.Bytes(), Limits{Bytes: 64 << 20}},
+		"entries": {many.Bytes(), Limits{Entries: 4_999}},
+		"trailer": {append(rawTar(t, rf("a", "")), make([]byte, 10<<20)...), Limits{Bytes: 1 << 20}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			_, err := Unpack(context.Background(), bytes.NewReader(c.blob), layerOf(c.blob), dir, nil, c.lim)
+			if !errors.Is(err, ErrLimit) {
+				t.Errorf("%v", err)
+			}
+		})
+	}
+	names := rawTar(t, rf(strings.Repeat("n/", 2047)+"n", ""))
+	if _, err := Unpack(context.Background(), bytes.NewReader(names), layerOf(names), t.TempDir(), nil, Limits{}); err != nil {
+		t.Errorf("the longest path: %v", err)
+	}
+	for name, e := range map[string]raw{
+		"long path": rf(strings.Repeat("n/", 2048)+"n", ""), "long name": rf(strings.Repeat("n", 256), ""), "long target": rl("l", strings.Repeat("x", 4096)),
+		"big attribute": func() raw {
+			r := rf("f", "")
+			r.PAXRecords = map[string]string{"SCHILY.xattr.user.x": strings.Repeat("x", 65<<10)}
+			return r
+		}(),
+	} {
+		if _, err := unpackTar(t, t.TempDir(), nil, e); err == nil {
+			t.Errorf("%s accepted", name)
+		}
+	}
+}
+
+type zeroReader struct{}
+
+func (zeroReader) Read(p []byte) (int, error) {
+	clear(p)
+	return len(p), nil
+}
+
+// Memory must not follow what a layer claims. Names are bounded together, not only one by one.
+func TestUnpackA8Memory(t *testing.T) {
+	pr, pw := io.Pipe()
+	go func() {
+		tw := tar.NewWriter(pw)
+		long := strings.Repeat(strings.Repeat("d", 250)+"/", 15)
+		for i := 0; ; i++ {
+			if err := tw.WriteHeader(&tar.Header{Name: fmt.Sprintf("%s%d", long, i), Typeflag: tar.TypeReg, ModTime: epoch(0), Format: tar.FormatPAX}); err != nil {
+				return
+			}
+		}
+	}()
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	_, err := Unpack(context.Background(), pr, layerOf(nil), "", nil, Limits{})
+	runtime.ReadMemStats(&after)
+	pr.Close()
+	if !errors.Is(err, ErrLimit) {
+		t.Error(err)
+	}
+	if grown := int64(after.HeapSys) - int64(before.HeapSys); grown > 512<<20 {
+		t.Errorf("the heap grew by %d MiB", grown>>20)
+	}
+}
+
+func TestUnpackA9Sparse(t *testing.T) {
+	if _, err := exec.LookPath("tar"); err != nil {
+		t.Fatal("this test needs GNU tar")
+	}
+	src := t.TempDir()
+	f, err := os.Create(filepath.Join(src, "sparse"))
+	must(t, err)
+	_, err = f.WriteAt([]byte("end"), 8<<20)
+	must(t, err)
+	must(t, f.Truncate(9<<20))
+	must(t, f.Close())
+	huge, err := os.Create(filepath.Join(src, "huge"))
+	must(t, err)
+	must(t, huge.Truncate(1<<40))
+	must(t, huge.Close())
+	for _, format := range []string{"gnu", "pax"} {
+		blob, err := exec.Command("tar", "-C", src, "-cS", "--format="+format, "sparse").Output()
+		must(t, err)
+		dir := t.TempDir()
+		ix, err := Unpack(context.Background(), bytes.NewReader(blob), layerOf(blob), dir, nil, Limits{})
+		must(t, err)
+		got, err := os.ReadFile(filepath.Join(dir, "sparse"))
+		must(t, err)
+		if len(got) != 9<<20 || string(got[8<<20:8<<20+3]) != "end" || ix.Entries()[0].Digest != digest.FromBytes(got) {
+			t.Errorf("%s: %d bytes", format, len(got))
+		}
+		blob, err = exec.Command("tar", "-C", src, "-cS", "--format="+format, "huge").Output()
+		must(t, err)
+		if _, err = Unpack(context.Background(), bytes.NewReader(blob), layerOf(blob), dir, nil, Limits{}); !errors.Is(err, ErrLimit) {
+			t.Errorf("%s: a sparse file of 1 TiB: %v", format, err)
+		}
+	}
+}
+
+func TestUnpackA11DevicesAndNotes(t *testing.T) {
+	dev := func(name string, typ byte, major, minor int64) raw {
+		r := th(name, typ)
+		r.Devmajor, r.Devminor = major, minor
+		return r
+	}
+	for name, r := range map[string]raw{"whiteout device": dev("f", tar.TypeChar, 0, 0), "negative": dev("f", tar.TypeBlock, -1, 0), "huge": dev("f", tar.TypeChar, 1<<20, 0)} {
+		r.Format = tar.FormatGNU
+		if _, err := unpackTar(t, t.TempDir(), nil, r); err == nil {
+			t.Errorf("%s accepted", name)
+		}
+	}
+	notes := map[string]string{}
+	for _, ns := range []string{"user", "trusted"} {
+		for k, v := range map[string]string{"opaque": "y", "redirect": "/etc", "metacopy": "", "origin": "x", "whiteout": "y", "upper": "z"} {
+			notes["SCHILY.xattr."+ns+".overlay."+k] = v
+		}
+	}
+	notes["SCHILY.xattr.security.selinux"] = "unconfined_u"
+	notes["SCHILY.xattr.trusted.other"] = "x"
+	notes["SCHILY.xattr.user.mine"] = "kept"
+	evilDir, evilFile := rd("a"), rf("b", "")
+	evilDir.PAXRecords, evilFile.PAXRecords = notes, notes
+	dirs, tree := stackOf(t, []raw{rd("a"), rf("a/below", "x"), rf("b", "below"), rf("etc", "secret")}, []raw{evilDir, evilFile})
+	for _, name := range []string{"a", "b"} {
+		var names [4096]byte
+		n, err := unix.Listxattr(filepath.Join(dirs[1], name), names[:])
+		must(t, err)
+		for x := range strings.SplitSeq(strings.Trim(string(names[:n]), "\x00"), "\x00") {
+			if x != "user.mine" && !strings.HasPrefix(x, "user.overlay.overlay.") {
+				t.Errorf("%s carries %s", name, x)
+			}
+		}
+	}
+	if got := files(t, openDir(t, mount(t, "", dirs...))); got != "a/below=x b= etc=secret" {
+		t.Errorf("overlay has %q", got)
+	}
+	if got := files(t, tree); got != "a/below=x b= etc=secret" {
+		t.Errorf("stack has %q", got)
+	}
+	e, err := tree.Lstat("b")
+	must(t, err)
+	if e.Xattrs["user.overlay.opaque"] != "y" || e.Xattrs["trusted.overlay.opaque"] != "" || e.Xattrs["security.selinux"] != "" {
+		t.Errorf("%v", e.Xattrs)
+	}
+}
+
+// Where devices cannot be made the rest of the layer is unpacked: images have devices in /dev.
+func TestUnpackA11DevicesInUserNamespace(t *testing.T) {
+	if os.Getenv("CAIRN_TEST_UNPACK") == "" {
+		dir := t.TempDir()
+		cmd := exec.Command("unshare", "-Ur", os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v")
+		cmd.Env = append(os.Environ(), "CAIRN_TEST_UNPACK="+dir)
+		out, err := cmd.CombinedOutput()
+		if err != nil || !bytes.Contains(out, []byte("PASS")) {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		return
+	}
+	dir := filepath.Join(os.Getenv("CAIRN_TEST_UNPACK"), "d")
+	must(t, os.Mkdir(dir, 0o755))
+	null := th("dev/null", tar.TypeChar)
+	null.Devmajor, null.Devminor = 1, 3
+	ix, err := unpackTar(t, dir, nil, rd("dev"), null, rh("dev/zero", "dev/null"), rf("f", "x"))
+	must(t, err)
+	if e, ok := ix.Lookup("dev/null"); !ok || e.Type != Char {
+		t.Errorf("index: %v", ix.Entries())
+	}
+	if names, err := os.ReadDir(filepath.Join(dir, "dev")); err != nil || len(names) != 0 {
+		t.Errorf("%v, %v", names, err)
+	}
+	lower := Stack([]*Index{ix}, nil)
+	up := filepath.Join(os.Getenv("CAIRN_TEST_UNPACK"), "u")
+	must(t, os.Mkdir(up, 0o755))
+	_, err = unpackTar(t, up, lower, rf(".wh.f", ""))
+	must(t, err)
+	if fi, err := os.Lstat(filepath.Join(up, "f")); err != nil || fi.Mode().Type() != os.ModeDevice|os.ModeCharDevice {
+		t.Errorf("whiteout: %v, %v", fi, err)
+	}
+}
+
+func TestUnpackA12FalseDiffID(t *testing.T) {
+	l := write(t, Compression{}, file("a", "x"))
+	for _, d := range []digest.Digest{digest.FromString("other"), "", "sha256:../../x", "sha256:00"} {
+		if _, err := Unpack(context.Background(), bytes.NewReader(l.blob), Layer{DiffID: d}, t.TempDir(), nil, Limits{}); err == nil {
+			t.Errorf("DiffID %q accepted", d)
+		}
+	}
+	for cut := range []int{0, 1, 10, len(l.blob) / 2, len(l.blob) - 1} {
+		if _, err := Unpack(context.Background(), bytes.NewReader(l.blob[:cut]), l.Layer, t.TempDir(), nil, Limits{}); err == nil {
+			t.Errorf("cut at %d of %d: accepted", cut, len(l.blob))
+		}
+	}
+}
+
+func TestUnpackA13TrailingBytes(t *testing.T) {
+	plain := rawTar(t, rf("a", "x"))
+	junk := append(bytes.Clone(plain), "junk"...)
+	if _, err := Unpack(context.Background(), bytes.NewReader(junk), layerOf(plain), "", nil, Limits{}); err == nil {
+		t.Error("junk that the DiffID does not cover was accepted")
+	}
+	r := &countingReader{r: bytes.NewReader(junk)}
+	if _, err := Unpack(context.Background(), r, layerOf(junk), "", nil, Limits{}); err != nil {
+		t.Error(err)
+	}
+	if !r.eof {
+		t.Error("the blob was not read to its end")
+	}
+	var z bytes.Buffer
+	w := gzip.NewWriter(&z)
+	_, err := w.Write(plain)
+	must(t, err)
+	must(t, w.Close())
+	z.WriteString("junk after the compressed stream")
+	if _, err := Unpack(context.Background(), &z, layerOf(plain), "", nil, Limits{}); err == nil {
+		t.Error("junk after gzip was accepted")
+	}
+	failing := io.MultiReader(bytes.NewReader(plain), &failingReader{})
+	if _, err := Unpack(context.Background(), failing, layerOf(plain), "", nil, Limits{}); !errors.Is(err, errVerify) {
+		t.Errorf("an error of the verifying reader at its end is lost: %v", err)
+	}
+}
+
+var errVerify = errors.New("digest mismatch")
+
+type failingReader struct{}
+
+func (*failingReader) Read([]byte) (int, error) { return 0, errVerify }
+
+type countingReader struct {
+	r   io.Reader
+	eof bool
+}
+
+func (c *countingReader) Read(p []byte) (int, error) {
+	n, err := c.r.Read(p)
+	c.eof = c.eof || err == io.EOF
+	return n, err
+}
+
+func TestUnpackA14Parsers(t *testing.T) {
+	override := rf("short", "content")
+	override.PAXRecords = map[string]string{"path": "real/name"}
+	override.Name, override.Format = "real/name", tar.FormatPAX
+	deep := strings.TrimSuffix(strings.Repeat("d/", 100), "/")
+	dirs, tree := stackOf(t, []raw{rf("dup", "first"), rd("dup2"), rf("dup", "last"), rf("dup2", "file"), rf("Case", "1"), rf("case", "2"),
+		override, rf(deep+"/f", "deep"), rf("new\nline\x1b[31m", "esc"), {Header: tar.Header{Typeflag: tar.TypeXGlobalHeader, PAXRecords: map[string]string{"path": "global"}}}, rf("after", "a")})
+	want := files(t, tree)
+	if got := files(t, openDir(t, dirs[0])); got != want {
+		t.Errorf("%q and %q", got, want)
+	}
+	if want != "Case=1 after=a case=2 "+deep+"/f=deep dup=last dup2=file new\nline\x1b[31m=esc real/name=content" {
+		t.Errorf("%q", want)
+	}
+}
+
+// A manifest that is also an index is for those who read manifests; here a layer must not be two things: two members of gzip are
+// one stream, and what follows another magic is not guessed at.
+func TestUnpackA15OneMeaning(t *testing.T) {
+	plain := rawTar(t, rf("a", "x"))
+	var z bytes.Buffer
+	for _, part := range [][]byte{plain[:700], plain[700:]} {
+		w := gzip.NewWriter(&z)
+		_, err := w.Write(part)
+		must(t, err)
+		must(t, w.Close())
+	}
+	ix, err := Unpack(context.Background(), &z, layerOf(plain), "", nil, Limits{})
+	must(t, err)
+	if len(ix.Entries()) != 1 {
+		t.Error(ix.Entries())
+	}
+}
+
+func TestUnpackMetadata(t *testing.T) {
+	old := unix.Umask(0o077)
+	defer unix.Umask(old)
+	dir := t.TempDir()
+	must(t, os.Chmod(dir, 0o2755))
+	must(t, os.Chown(dir, 0, 12))
+	l := write(t, Compression{}, everything()...)
+	ix, err := Unpack(context.Background(), bytes.NewReader(l.blob), l.Layer, dir, nil, Limits{})
+	must(t, err)
+	got := show(t, openDir(t, dir), true)
+	want := show(t, Stack([]*Index{ix}, nil), true)
+	if got != want {
+		t.Errorf("index (-) and disk (+):\n%s", diff(want, got))
+	}
+	nanos := rf("f", "x")
+	nanos.ModTime, nanos.Format = time.Unix(5, 123456789), tar.FormatPAX
+	ix, err = unpackTar(t, dir, nil, nanos)
+	must(t, err)
+	fi, err := os.Lstat(filepath.Join(dir, "f"))
+	must(t, err)
+	if !fi.ModTime().Equal(nanos.ModTime) || !ix.Entries()[0].ModTime.Equal(nanos.ModTime) {
+		t.Errorf("%v and %v", fi.ModTime(), ix.Entries()[0].ModTime)
+	}
+}
+
+func TestUnpackCancelled(t *testing.T) {
+	ctx, cancel := context.WithCancel(context.Background())
+	pr, pw := io.Pipe()
+	go func() {
+		tw := tar.NewWriter(pw)
+		for i := 0; ; i++ {
+			if i == 1000 {
+				cancel()
+			}
+			if tw.WriteHeader(&tar.Header{Name: fmt.Sprint(i), Typeflag: tar.TypeReg}) != nil {
+				return
+			}
+		}
+	}()
+	_, err := Unpack(ctx, pr, layerOf(nil), t.TempDir(), nil, Limits{})
+	pr.Close()
+	if !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+}
+
+func TestDecompress(t *testing.T) {
+	data := gzipCorpus()[:1<<20]
+	tools := map[string][]string{"gzip": {"gzip", "-c"}, "bzip2": {"bzip2", "-c"}, "xz": {"xz", "-c"}, "uncompressed": {"cat"}, "zstd": nil}
+	for kind, tool := range tools {
+		var blob []byte
+		if tool == nil {
+			e, err := zstd.NewWriter(nil)
+			must(t, err)
+			blob = e.EncodeAll(data, nil)
+		} else {
+			cmd := exec.Command(tool[0], tool[1:]...)
+			cmd.Stdin = bytes.NewReader(data)
+			var err error
+			blob, err = cmd.Output()
+			must(t, err)
+		}
+		r, got, err := Decompress(bytes.NewReader(blob))
+		must(t, err)
+		out, err := io.ReadAll(r)
+		must(t, err)
+		must(t, r.Close())
+		if got != kind || !bytes.Equal(out, data) {
+			t.Errorf("%s: %d bytes of kind %s", kind, len(out), got)
+		}
+	}
+	for _, short := range []string{"", "x", "\x1f\x8b\x08", "BZh", "\xfd7zXZ\x00", "\x28\xb5\x2f\xfd"} {
+		r, _, err := Decompress(strings.NewReader(short))
+		if err == nil {
+			_, err = io.ReadAll(r)
+		}
+		if err == nil && len(short) > 1 {
+			t.Errorf("%q was read", short)
+		}
+	}
+	// An xz block that asks for a dictionary of 4 GiB: header size 3*4, one filter, LZMA2, 40.
+	bomb := append([]byte{0xfd, '7', 'z', 'X', 'Z', 0, 0, 4, 0xe6, 0xd6, 0xb4, 0x46}, 2, 0, 0x21, 1, 40, 0, 0, 0)
+	bomb = binary.LittleEndian.AppendUint32(bomb, 0)
+	if _, _, err := Decompress(bytes.NewReader(append(bomb, make([]byte, 100)...))); err == nil || !strings.Contains(err.Error(), "dictionary") {
+		t.Errorf("%v", err)
+	}
+}
+
+func FuzzUnpack(f *testing.F) {
+	rnd := rand.New(rand.NewPCG(1, 1))
+	for range 20 {
+		f.Add(rawTar(f, grammar(rnd)...))
+	}
+	f.Add(write(f, Compression{}, everything()...).blob)
+	f.Add(write(f, Compression{Type: "zstd"}, everything()...).blob)
+	f.Fuzz(func(t *testing.T, blob []byte) {
+		c, dir := newCanary(t)
+		var plain bytes.Buffer
+		if r, _, err := Decompress(bytes.NewReader(blob)); err == nil {
+			_, _ = io.Copy(&plain, io.LimitReader(r, 16<<20))
+			r.Close()
+		}
+		lower := Stack([]*Index{newIndex([]Entry{{Path: "a", Type: Symlink, Linkname: "/etc"}, {Path: "b", Type: Dir, Mode: 0o755}}, nil)}, nil)
+		ix, err := Unpack(context.Background(), bytes.NewReader(blob), Layer{DiffID: digest.FromBytes(plain.Bytes())}, dir, lower, Limits{Bytes: 16 << 20, Entries: 10_000})
+		c.check(t)
+		if err != nil {
+			return
+		}
+		if err := checkOrder(ix.entries); err != nil {
+			t.Error(err)
+		}
+		if _, err := Unmarshal(ix.Marshal()); err != nil {
+			t.Error(err)
+		}
+	})
+}
