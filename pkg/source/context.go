@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/cairn-build/cairn/pkg/layer"
+	"github.com/cairn-build/cairn/pkg/store"
 	"golang.org/x/sys/unix"
 )
 
@@ -74,6 +75,8 @@ type ContextOptions struct {
 	Digests func(root string) (Digests, error)
 	// TempDir makes a directory for what is fetched (store.TempDir); nil makes it where the system wants. It is removed with the context.
 	TempDir func(pattern string) (string, error)
+	// Store keeps what is fetched by http, so that it is fetched again only when it has changed; nil keeps nothing.
+	Store *store.Store
 	// Limits bound what an archive unpacks to.
 	Limits layer.Limits
 	// Secret returns a secret by its id, for HTTP_AUTH_HEADER_host, HTTP_AUTH_TOKEN_host, GIT_AUTH_HEADER and GIT_AUTH_TOKEN, and the latter two

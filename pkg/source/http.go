@@ -55,12 +55,27 @@ type Fetched struct {
 	// LastModified is the Unix epoch where the server did not say.
 	LastModified time.Time
 	ETag         string
+	modified     string // LastModified as the server wrote it
 }
 
 // FetchHTTP fetches a URL into a file without a name in dir. It follows up to 5 redirects, none of them from https to http, and none to a private
 // address that the URL itself does not name. want, where it is not empty, is verified before the file is returned; its algorithm is one of
 // SHA-256, -384 and -512. Failures that may pass are tried again.
 func FetchHTTP(ctx context.Context, rawURL string, want digest.Digest, dir string, o ContextOptions) (*Fetched, error) {
+	return fetchHTTP(ctx, rawURL, fetchPlan{want: want, dir: dir}, o)
+}
+
+// fetchPlan is what is known of a fetch beforehand: the digest it must have, where it goes, and what an earlier one brought.
+type fetchPlan struct {
+	want digest.Digest
+	dir  string
+	kept *keptFile
+}
+
+var errNotModified = errors.New("not modified")
+
+func fetchHTTP(ctx context.Context, rawURL string, p fetchPlan, o ContextOptions) (*Fetched, error) {
+	want := p.want
 	u, err := url.Parse(rawURL)
 	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
 		return nil, fmt.Errorf("%s is no http URL", redact(rawURL))
@@ -70,7 +85,7 @@ func FetchHTTP(ctx context.Context, rawURL string, want digest.Digest, dir strin
 			return nil, fmt.Errorf("checksum %q: %w", want, err)
 		}
 	}
-	f := &fetcher{o: o, named: map[string]bool{hostPort(u): true}, want: want, dir: dir}
+	f := &fetcher{o: o, named: map[string]bool{hostPort(u): true}, fetchPlan: p}
 	client := &http.Client{Transport: f.transport(), CheckRedirect: checkRedirect}
 	defer client.CloseIdleConnections()
 	wait := o.HTTP.Backoff
@@ -82,7 +97,7 @@ func FetchHTTP(ctx context.Context, rawURL string, want digest.Digest, dir strin
 		if err == nil {
 			return got, nil
 		}
-		err = fmt.Errorf("fetching %s: %w", u.Redacted(), unwrapURL(err))
+		err = fmt.Errorf("fetching %s: %w", redact(rawURL), unwrapURL(err))
 		if !again || n == attempts || ctx.Err() != nil {
 			return nil, err
 		}
@@ -104,9 +119,8 @@ func unwrapURL(err error) error {
 
 // fetcher fetches one URL.
 type fetcher struct {
-	o    ContextOptions
-	want digest.Digest
-	dir  string
+	o ContextOptions
+	fetchPlan
 
 	mu    sync.Mutex
 	named map[string]bool // "host:port" of hosts that the user named
@@ -210,11 +224,15 @@ func (f *fetcher) once(ctx context.Context, client *http.Client, u *url.URL) (_ 
 	}
 	req.Header.Set("User-Agent", agent)
 	f.authorize(req)
+	f.kept.ask(req)
 	resp, err := client.Do(req)
 	if err != nil {
 		return nil, transient(err), err
 	}
 	defer resp.Body.Close()
+	if resp.StatusCode == http.StatusNotModified && f.kept != nil {
+		return nil, false, errNotModified
+	}
 	if resp.StatusCode != http.StatusOK {
 		return nil, resp.StatusCode >= 500 || resp.StatusCode == http.StatusTooManyRequests, fmt.Errorf("the server answers %s", resp.Status)
 	}
@@ -223,7 +241,7 @@ func (f *fetcher) once(ctx context.Context, client *http.Client, u *url.URL) (_ 
 		return nil, false, err
 	}
 	_ = os.Remove(file.Name())
-	got := &Fetched{File: file, LastModified: time.Unix(0, 0), ETag: resp.Header.Get("ETag")}
+	got := &Fetched{File: file, LastModified: time.Unix(0, 0), ETag: resp.Header.Get("ETag"), modified: resp.Header.Get("Last-Modified")}
 	if t, err := http.ParseTime(resp.Header.Get("Last-Modified")); err == nil {
 		got.LastModified = t
 	}
@@ -342,9 +360,22 @@ func fetchTree(ctx context.Context, rawURL string, want digest.Digest, name stri
 		return nil, err
 	}
 	defer func() { _ = remove() }()
-	f, err := FetchHTTP(ctx, rawURL, want, dir, o)
+	kept := o.keptFile(rawURL)
+	if kept != nil && want != "" {
+		if kept.Digest == want {
+			return kept.tree(name, o), nil // what the server has now does not matter
+		}
+		kept = nil // that the server has this one still does not help
+	}
+	f, err := fetchHTTP(ctx, rawURL, fetchPlan{want: want, dir: dir, kept: kept}, o)
+	if errors.Is(err, errNotModified) {
+		return kept.tree(name, o), nil
+	}
 	if err != nil {
 		return nil, err
+	}
+	if err := o.keep(ctx, rawURL, f); err != nil {
+		return nil, errors.Join(err, f.Close())
 	}
 	t := newItemTree([]layer.Item{f.item(name)})
 	return &Context{Tree: t, Time: f.LastModified, close: []func() error{f.Close}}, nil

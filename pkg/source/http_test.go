@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"github.com/cairn-build/cairn/pkg/plan"
+	"github.com/cairn-build/cairn/pkg/store"
 	"github.com/opencontainers/go-digest"
 )
 
@@ -478,5 +479,81 @@ func TestFetchIsCancelled(t *testing.T) {
 	time.AfterFunc(50*time.Millisecond, cancel)
 	if _, err := FetchHTTP(ctx, u, "", t.TempDir(), testOptions(t)); !errors.Is(err, context.Canceled) {
 		t.Errorf("error %v", err)
+	}
+}
+
+// A file that has not changed is not fetched again; one that has is.
+func TestHTTPKeptFile(t *testing.T) {
+	var etag, content, modified atomic.Value
+	var full, asked atomic.Int32
+	etag.Store(`"1"`)
+	content.Store("one")
+	modified.Store("")
+	u := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		asked.Add(1)
+		if m := modified.Load().(string); m != "" {
+			w.Header().Set("Last-Modified", m)
+			if r.Header.Get("If-Modified-Since") == m {
+				w.WriteHeader(http.StatusNotModified)
+				return
+			}
+		}
+		if e := etag.Load().(string); e != "" {
+			w.Header().Set("ETag", e)
+			if r.Header.Get("If-None-Match") == e {
+				w.WriteHeader(http.StatusNotModified)
+				return
+			}
+		}
+		full.Add(1)
+		fmt.Fprint(w, content.Load())
+	})
+	s, err := store.Open(filepath.Join(t.TempDir(), "store"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	get := func(checksum string) string {
+		t.Helper()
+		o := testOptions(t)
+		o.Store = s
+		c, name, err := OpenRemote(context.Background(), plan.Remote{URL: u + "/f", Checksum: checksum}, o)
+		if err != nil {
+			return err.Error()
+		}
+		defer c.Close()
+		f, err := c.Open(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		data, err := io.ReadAll(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		d, err := c.Digest(name)
+		if err != nil || d != digest.FromBytes(data) {
+			t.Errorf("digest %s, %v", d, err)
+		}
+		return string(data)
+	}
+	for i, step := range []struct {
+		change            func()
+		checksum, want    string
+		wantAsk, wantFull int32
+	}{
+		{func() {}, "", "one", 1, 1},
+		{func() {}, "", "one", 2, 1},
+		{func() { etag.Store(`"2"`); content.Store("two") }, "", "two", 3, 2},
+		{func() {}, digest.FromString("two").String(), "two", 3, 2}, // known by its digest
+		{func() {}, digest.FromString("one").String(), "digest mismatch", 4, 3},
+		{func() { etag.Store(""); modified.Store("Wed, 21 Oct 2015 07:28:00 GMT") }, "", "two", 5, 4},
+		{func() {}, "", "two", 6, 4},
+	} {
+		step.change()
+		if got := get(step.checksum); !strings.Contains(got, step.want) || asked.Load() != step.wantAsk || full.Load() != step.wantFull {
+			t.Errorf("step %d: %q after %d requests, %d of them full; want %q, %d, %d", i, got, asked.Load(), full.Load(), step.want,
+				step.wantAsk, step.wantFull)
+		}
 	}
 }
