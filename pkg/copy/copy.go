@@ -1,10 +1,11 @@
-// Package copy turns COPY and ADD into the entries of a layer: trees of files in, entries out, without a mount and without a root filesystem.
+// Package copy turns COPY and ADD into the entries of a layer: trees of files in, entries out, without a mount and without a
+// root filesystem.
 //
 //	sources ─ match ─► names ─ walk ─► files ─ place over the stage ─► what differs from the stage ─► layer.Item
 //
 // What is copied where, and with which owner and mode, is what BuildKit's file operations do (solver/llbsolver/file and
-// github.com/tonistiigi/fsutil/copy), so that a Dockerfile gives the same tree here and there. Where BuildKit would lose data in silence
-// (several files to one name, a --chown of a name nobody has) it is an error here.
+// github.com/tonistiigi/fsutil/copy), so that a Dockerfile gives the same tree here and there. Where BuildKit would lose data
+// in silence (several files to one name, a --chown of a name nobody has) it is an error here.
 package copy
 
 import (
@@ -46,9 +47,11 @@ type Request struct {
 // Source is one thing to copy.
 type Source struct {
 	Tree layer.Tree
-	// Path is a path or a pattern of path.Match in Tree, relative to its root whether it begins with "/" or not; ".." ends at the root.
+	// Path is a path or a pattern of path.Match in Tree, relative to its root whether it begins with "/" or not; ".." ends at
+	// the root.
 	Path string
-	// Plain says that Path is one name as it stands (a download, a git tree, an inline file): no pattern, and a symlink is copied as such.
+	// Plain says that Path is one name as it stands (a download, a git tree, an inline file): no pattern, and a symlink is
+	// copied as such.
 	Plain bool
 	// Literal says that Path is no pattern; apart from that it is treated as one that matches just this name.
 	Literal bool
@@ -56,8 +59,8 @@ type Source struct {
 	Unpack bool
 }
 
-// NewRequest is the request of a planned step. files is the tree of c.From; remote has, for each of c.Remote, the tree that was fetched and
-// the name in it ("." for a git repository).
+// NewRequest is the request of a planned step. files is the tree of c.From; remote has, for each of c.Remote, the tree that was
+// fetched and the name in it ("." for a git repository).
 func NewRequest(c *plan.Copy, files layer.Tree, remote []Source) Request {
 	r := Request{Dest: c.Dest, Chown: c.Chown, Chmod: c.Chmod, Link: c.Link, Parents: c.Parents, Exclude: c.Exclude}
 	local, fetched := c.Add, false
@@ -83,8 +86,8 @@ func (r Request) Independent() bool { return r.Link && r.Chmod == "" }
 
 // Result is the content of the new layer. Close it when the layer has been written.
 type Result struct {
-	// Items are what differs from the stage and the directories that lead there, in no particular order. Nothing has been read of the
-	// files yet.
+	// Items are what differs from the stage and the directories that lead there, in no particular order. Nothing has been read
+	// of the files yet.
 	Items []layer.Item
 
 	spools []*spool
@@ -302,8 +305,8 @@ func cleanName(p string) string {
 	return p
 }
 
-// keptXattrs are the extended attributes that belong into a layer: file capabilities. Others depend on the machine the context is on
-// (security.selinux, user.*), and BuildKit's layers do not hold them either.
+// keptXattrs are the extended attributes that belong into a layer: file capabilities. Others depend on the machine the context
+// is on (security.selinux, user.*), and BuildKit's layers do not hold them either.
 func keptXattrs(all map[string]string) map[string]string {
 	if v, ok := all[capabilityXattr]; ok {
 		return map[string]string{capabilityXattr: v}

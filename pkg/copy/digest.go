@@ -22,9 +22,10 @@ type record struct {
 	digest digest.Digest
 }
 
-// Digest returns the content key of what would be copied: names relative to each match, types, modes and owners as they will be in the
-// layer, link targets, capabilities and contents. Times are no part of it, nor where in the source the files lie, so a fresh checkout of the
-// same files has the same key. The destination is not looked at, only /etc/passwd and /etc/group where --chown has a name.
+// Digest returns the content key of what would be copied: names relative to each match, types, modes and owners as they will be
+// in the layer, link targets, capabilities and contents. Times are no part of it, nor where in the source the files lie, so a
+// fresh checkout of the same files has the same key. The destination is not looked at, only /etc/passwd and /etc/group where
+// --chown has a name.
 func Digest(ctx context.Context, r Request) (digest.Digest, error) {
 	own, err := r.owner()
 	if err != nil {

@@ -43,8 +43,8 @@ type match struct {
 // shown is the name for messages.
 func (m match) shown() string { return "/" + m.name }
 
-// matches returns the names that a source stands for, in order. A pattern may stand for none (BuildKit, AllowEmptyWildcard); a plain
-// name must exist.
+// matches returns the names that a source stands for, in order. A pattern may stand for none (BuildKit, AllowEmptyWildcard); a
+// plain name must exist.
 func (r Request) matches(s *Source) ([]match, error) {
 	var f filter
 	src := s.Path
@@ -109,7 +109,8 @@ func lstatMatch(t layer.Tree, name, real string) (match, error) {
 	return match{tree: t, name: name, real: real, entry: e}, nil
 }
 
-// glob returns the names that match a pattern in the order of a walk. Only directories on the way are listed: a "*" never matches a "/".
+// glob returns the names that match a pattern in the order of a walk. Only directories on the way are listed: a "*" never
+// matches a "/".
 func glob(t layer.Tree, pattern string) ([]string, error) {
 	parts := strings.Split(pattern, "/")
 	n := slices.IndexFunc(parts, hasMeta)
@@ -137,7 +138,8 @@ func glob(t layer.Tree, pattern string) ([]string, error) {
 	return globIn(t, root, parts[n:])
 }
 
-// unescape takes the backslashes out of a pattern without wildcards, unless there is a file whose name has them, which BuildKit would copy.
+// unescape takes the backslashes out of a pattern without wildcards, unless there is a file whose name has them, which BuildKit
+// would copy.
 func unescape(t layer.Tree, pattern string) string {
 	if !strings.Contains(pattern, `\`) {
 		return pattern
@@ -203,8 +205,8 @@ type filter struct {
 	literal []string
 }
 
-// parents sets the filter up for --parents: the source is a directory and a pattern below it, divided by the first "/./". It returns the
-// directory. Without wildcards what is named must exist.
+// parents sets the filter up for --parents: the source is a directory and a pattern below it, divided by the first "/./". It
+// returns the directory. Without wildcards what is named must exist.
 func (f *filter) parents(t layer.Tree, src string) (string, error) {
 	dir, pattern, ok := strings.Cut(src, "/./")
 	if !ok {

@@ -19,7 +19,8 @@ import (
 const (
 	defaultBytes   = 20 << 30
 	defaultEntries = 2_000_000
-	// impliedMode is the mode of directories that an archive has files in but no entry for; they belong to root whatever --chown says.
+	// impliedMode is the mode of directories that an archive has files in but no entry for; they belong to root whatever
+	// --chown says.
 	impliedMode = 0o755
 	paxXattr    = "SCHILY.xattr."
 )
@@ -54,8 +55,8 @@ func (c *copier) unpack(ctx context.Context, s *Source, m match) (bool, error) {
 	return true, nil
 }
 
-// Unpack reads a tar archive, in any compression, and returns what is in it with the owners it says. Nothing is written but one file without a
-// name in tempDir, and no entry can be anywhere but below the root.
+// Unpack reads a tar archive, in any compression, and returns what is in it with the owners it says. Nothing is written but one
+// file without a name in tempDir, and no entry can be anywhere but below the root.
 func Unpack(ctx context.Context, r io.Reader, tempDir string, limits layer.Limits) (*Result, error) {
 	sp, err := newSpool(tempDir)
 	if err != nil {

@@ -15,7 +15,8 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// upper is the stage with what has been written over it: the merged view that the file operations see, and in the end the difference.
+// upper is the stage with what has been written over it: the merged view that the file operations see, and in the end the
+// difference.
 type upper struct {
 	lower layer.Tree // nil: nothing
 	nodes map[string]*node
@@ -123,8 +124,8 @@ func (u *upper) items(ctx context.Context) ([]layer.Item, error) {
 	return items, nil
 }
 
-// same reports whether lower has exactly this. Times of directories do not count, nor fractions of a second, which layers do not keep
-// (BuildKit leaves unchanged entries out of a layer by the same comparison, util/overlay).
+// same reports whether lower has exactly this. Times of directories do not count, nor fractions of a second, which layers do
+// not keep (BuildKit leaves unchanged entries out of a layer by the same comparison, util/overlay).
 func (u *upper) same(n *node) (bool, error) {
 	if u.lower == nil {
 		return false, nil

@@ -73,14 +73,15 @@ type ContextOptions struct {
 	Stdin io.Reader
 	// Digests opens what is remembered of the files below a directory, named by its absolute path; nil remembers nothing.
 	Digests func(root string) (Digests, error)
-	// TempDir makes a directory for what is fetched (store.TempDir); nil makes it where the system wants. It is removed with the context.
+	// TempDir makes a directory for what is fetched (store.TempDir); nil makes it where the system wants. It is removed with
+	// the context.
 	TempDir func(pattern string) (string, error)
 	// Store keeps what is fetched by http, so that it is fetched again only when it has changed; nil keeps nothing.
 	Store *store.Store
 	// Limits bound what an archive unpacks to.
 	Limits layer.Limits
-	// Secret returns a secret by its id, for HTTP_AUTH_HEADER_host, HTTP_AUTH_TOKEN_host, GIT_AUTH_HEADER and GIT_AUTH_TOKEN, and the latter two
-	// with ".host"; nil has none.
+	// Secret returns a secret by its id, for HTTP_AUTH_HEADER_host, HTTP_AUTH_TOKEN_host, GIT_AUTH_HEADER and GIT_AUTH_TOKEN,
+	// and the latter two with ".host"; nil has none.
 	Secret func(id string) ([]byte, bool)
 	HTTP   HTTPOptions
 	Git    GitOptions
@@ -114,8 +115,8 @@ func (o ContextOptions) openDir(dir string) (*dirTree, error) {
 	return t, nil
 }
 
-// openMainDir opens the main context with its Dockerfile. dockerfile is as given with -f: a path of this machine, "-" for standard input,
-// or "" for the default in the context.
+// openMainDir opens the main context with its Dockerfile. dockerfile is as given with -f: a path of this machine, "-" for
+// standard input, or "" for the default in the context.
 func openMainDir(dir, dockerfile string, o ContextOptions) (_ *Context, err error) {
 	t, err := o.openDir(dir)
 	if err != nil {
@@ -192,8 +193,8 @@ func readIn(t layer.Tree, name string, limit int64) ([]byte, error) {
 	return io.ReadAll(f)
 }
 
-// readIgnore applies the first of the ignore files that is there; .dockerignore comes last. It must be a regular file: a link to something
-// outside is not followed.
+// readIgnore applies the first of the ignore files that is there; .dockerignore comes last. It must be a regular file: a link
+// to something outside is not followed.
 func (t *dirTree) readIgnore(first ...string) error {
 	for _, name := range append(first, ignoreFile) {
 		data, err := readIn(t, name, maxIgnoreFile)

@@ -39,19 +39,21 @@ type fileStat struct {
 }
 
 func statOf(st *unix.Stat_t) fileStat {
-	return fileStat{dev: uint64(st.Dev), ino: st.Ino, size: st.Size, mtime: st.Mtim.Nano(), ctime: st.Ctim.Nano()} //nolint:unconvert // differs by architecture
+	dev := uint64(st.Dev) //nolint:unconvert // differs by architecture
+	return fileStat{dev: dev, ino: st.Ino, size: st.Size, mtime: st.Mtim.Nano(), ctime: st.Ctim.Nano()}
 }
 
-// dirTree shows a directory as a tree. Every name is opened from the directory's descriptor without following a symlink, so nothing outside
-// can be reached whatever the directory contains or becomes. What has been seen once stays as it was: a file that changes afterwards is an
-// error when it is read.
+// dirTree shows a directory as a tree. Every name is opened from the directory's descriptor without following a symlink, so
+// nothing outside can be reached whatever the directory contains or becomes. What has been seen once stays as it was: a file
+// that changes afterwards is an error when it is read.
 type dirTree struct {
 	path    string // absolute
 	root    *os.File
 	ignore  *Ignore
 	digests Digests
 	buffers buffers
-	// normal gives files and directories the modes of a git checkout, 0644 and 0755; mtime, where it is set, replaces the time of everything.
+	// normal gives files and directories the modes of a git checkout, 0644 and 0755; mtime, where it is set, replaces the time
+	// of everything.
 	normal bool
 	mtime  time.Time
 
@@ -323,7 +325,8 @@ func (t *dirTree) node(name string, st *unix.Stat_t, link string) *dirNode {
 		return nil
 	}
 	if e.Type == layer.Char || e.Type == layer.Block {
-		e.Devmajor, e.Devminor = int64(unix.Major(uint64(st.Rdev))), int64(unix.Minor(uint64(st.Rdev))) //nolint:unconvert // differs by architecture
+		dev := uint64(st.Rdev) //nolint:unconvert // differs by architecture
+		e.Devmajor, e.Devminor = int64(unix.Major(dev)), int64(unix.Minor(dev))
 	}
 	if t.normal {
 		switch {

@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// checkedFile is an open regular file that reports at its end when it is not the one that was seen. It is a bare descriptor: an os.File costs
-// three more system calls, which count where there are many small files.
+// checkedFile is an open regular file that reports at its end when it is not the one that was seen. It is a bare descriptor: an
+// os.File costs three more system calls, which count where there are many small files.
 type checkedFile struct {
 	fd   int
 	name string

@@ -22,8 +22,8 @@ import (
 
 // GitOptions say how repositories are fetched.
 type GitOptions struct {
-	// KeepGitDir keeps .git in a build context (BUILDKIT_CONTEXT_KEEP_GIT_DIR) and CommitTime gives its files the time of the commit, where
-	// the URL does not say.
+	// KeepGitDir keeps .git in a build context (BUILDKIT_CONTEXT_KEEP_GIT_DIR) and CommitTime gives its files the time of the
+	// commit, where the URL does not say.
 	KeepGitDir, CommitTime bool
 	// Env is added to git's otherwise empty environment: proxies, SSH_AUTH_SOCK.
 	Env []string
@@ -114,7 +114,8 @@ func (r *gitRepo) setEnv(home string, o ContextOptions) {
 	if h := r.authHeader(o); h != "" {
 		config = append(config, [2]string{"http." + tokenScope(r.url.Remote) + ".extraHeader", "Authorization: " + h})
 	}
-	// Configuration in the environment reaches git's children too (submodules), and secrets in it are not seen in a list of processes.
+	// Configuration in the environment reaches git's children too (submodules), and secrets in it are not seen in a list of
+	// processes.
 	r.env = append(r.env, "GIT_CONFIG_COUNT="+strconv.Itoa(len(config)))
 	for i, kv := range config {
 		r.env = append(r.env, fmt.Sprintf("GIT_CONFIG_KEY_%d=%s", i, kv[0]), fmt.Sprintf("GIT_CONFIG_VALUE_%d=%s", i, kv[1]))
@@ -139,7 +140,8 @@ func (r *gitRepo) authHeader(o ContextOptions) string {
 	return ""
 }
 
-// tokenScope is where a token is sent: to the repository, and for github.com to its other repositories too, which may be submodules.
+// tokenScope is where a token is sent: to the repository, and for github.com to its other repositories too, which may be
+// submodules.
 func tokenScope(remote string) string {
 	for _, p := range []string{"https://github.com/", "https://www.github.com/"} {
 		if strings.HasPrefix(remote, p) {
@@ -197,7 +199,8 @@ func (t *tail) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// clean makes git's messages fit for an error: one line with what went wrong, without the password and without the paths of the checkout.
+// clean makes git's messages fit for an error: one line with what went wrong, without the password and without the paths of the
+// checkout.
 func (r *gitRepo) clean(s string) string {
 	s = strings.NewReplacer(r.url.Remote, redact(r.url.Remote), r.work+"/", "", r.dir, ".git").Replace(s)
 	lines := strings.FieldsFunc(s, func(c rune) bool { return c == '\n' || c == '\r' })
@@ -333,7 +336,8 @@ func (r *gitRepo) defaultBranch(ctx context.Context) (ref, object string, err er
 	return ref, object, nil
 }
 
-// fetch brings the object in: by itself, or where the server does not give out what it does not advertise, by its ref or with everything.
+// fetch brings the object in: by itself, or where the server does not give out what it does not advertise, by its ref or with
+// everything.
 func (r *gitRepo) fetch(ctx context.Context, ref, object string) error {
 	if ref != "" && !r.url.FetchByCommit {
 		if _, err := r.run(ctx, "fetch", "-q", shallow, "--no-tags", "--force", "--update-head-ok", "--", "origin", ref+":"+ref); err != nil {
@@ -405,7 +409,8 @@ func (r *gitRepo) submodules(ctx context.Context, keep bool) error {
 	})
 }
 
-// openSubdir opens a directory of a checkout. Each component must be a directory itself: a symlink could lead anywhere (CVE-2026-44517).
+// openSubdir opens a directory of a checkout. Each component must be a directory itself: a symlink could lead anywhere
+// (CVE-2026-44517).
 func openSubdir(work, subdir string) (*dirTree, error) {
 	t, err := newDirTree(work)
 	if err != nil || subdir == "" {

@@ -395,7 +395,8 @@ func TestGitSubmodules(t *testing.T) {
 	}
 }
 
-// SECURITY.md C5: a submodule cannot be fetched from the file system or through a program (CVE-2022-39253), and no hook of it is run.
+// SECURITY.md C5: a submodule cannot be fetched from the file system or through a program (CVE-2022-39253), and no hook of it
+// is run.
 func TestC5HostileSubmodules(t *testing.T) {
 	needGit(t)
 	secret := newRepository(t)

@@ -31,9 +31,9 @@ type GitURL struct {
 // scpSyntax is user@host:path of ssh, with BuildKit's query and fragment.
 var scpSyntax = regexp.MustCompile(`^([a-zA-Z0-9_-]+)@([a-zA-Z0-9.-]+):([^?#]*)(?:\?([^#]*))?(?:#(.*))?$`)
 
-// ParseGitURL reads a git repository's URL by BuildKit's rules (docs of build contexts, "Git repositories"): ssh:// and git:// URLs, http(s) ones
-// whose path ends in ".git", user@host:path, and host-less "github.com/owner/name", which may as well be a path. ok says whether it is one of these;
-// the error is for what is wrong with one that is.
+// ParseGitURL reads a git repository's URL by BuildKit's rules (docs of build contexts, "Git repositories"): ssh:// and git://
+// URLs, http(s) ones whose path ends in ".git", user@host:path, and host-less "github.com/owner/name", which may as well be a
+// path. ok says whether it is one of these; the error is for what is wrong with one that is.
 func ParseGitURL(s string) (u *GitURL, ok bool, err error) {
 	var query url.Values
 	var fragment string

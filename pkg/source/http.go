@@ -58,9 +58,9 @@ type Fetched struct {
 	modified     string // LastModified as the server wrote it
 }
 
-// FetchHTTP fetches a URL into a file without a name in dir. It follows up to 5 redirects, none of them from https to http, and none to a private
-// address that the URL itself does not name. want, where it is not empty, is verified before the file is returned; its algorithm is one of
-// SHA-256, -384 and -512. Failures that may pass are tried again.
+// FetchHTTP fetches a URL into a file without a name in dir. It follows up to 5 redirects, none of them from https to http, and
+// none to a private address that the URL itself does not name. want, where it is not empty, is verified before the file is
+// returned; its algorithm is one of SHA-256, -384 and -512. Failures that may pass are tried again.
 func FetchHTTP(ctx context.Context, rawURL string, want digest.Digest, dir string, o ContextOptions) (*Fetched, error) {
 	return fetchHTTP(ctx, rawURL, fetchPlan{want: want, dir: dir}, o)
 }
@@ -146,8 +146,8 @@ func (f *fetcher) idle() time.Duration {
 	return defaultIdle
 }
 
-// proxy returns the proxy of a request. It is a host the user named, and it looks names up itself; so of the hosts nobody named only those
-// written as a private address can be refused here.
+// proxy returns the proxy of a request. It is a host the user named, and it looks names up itself; so of the hosts nobody named
+// only those written as a private address can be refused here.
 func (f *fetcher) proxy(req *http.Request) (*url.URL, error) {
 	choose := f.o.HTTP.Proxy
 	if choose == nil {

@@ -16,9 +16,9 @@ const maxIgnoreFile = 1 << 20
 
 // Ignore is a compiled .dockerignore. It is immutable and safe for concurrent use.
 //
-// The last pattern that matches a path or a directory above it decides, as the documentation of .dockerignore says. What one pattern means is
-// left to patternmatcher; which patterns have to be asked about a path is found by the literal text that every match begins or ends with,
-// so that thousands of patterns do not have to be tried on every path.
+// The last pattern that matches a path or a directory above it decides, as the documentation of .dockerignore says. What one
+// pattern means is left to patternmatcher; which patterns have to be asked about a path is found by the literal text that every
+// match begins or ends with, so that thousands of patterns do not have to be tried on every path.
 type Ignore struct {
 	name     string
 	lines    []string // as written, for those that want to match for themselves
@@ -198,7 +198,8 @@ func (ig *Ignore) highest(name string, list []int, best int) int {
 		if n <= best {
 			return best
 		}
-		if ok, _ := ig.patterns[n].match.MatchesUsingParentResult(name, false); ok { //nolint:staticcheck // one pattern and one path is all that is asked
+		ok, _ := ig.patterns[n].match.MatchesUsingParentResult(name, false) //nolint:staticcheck // one pattern, one path: it is right
+		if ok {
 			return n
 		}
 	}

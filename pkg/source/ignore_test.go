@@ -134,8 +134,8 @@ func TestIgnoredUnreadable(t *testing.T) {
 	}
 }
 
-// SECURITY.md C3: 10,000 patterns over 100,000 paths in 2 seconds (a minute under the race detector or on a busy machine would still fail a
-// matcher that tries every pattern on every path, which takes several minutes).
+// SECURITY.md C3: 10,000 patterns over 100,000 paths in 2 seconds (a minute under the race detector or on a busy machine would
+// still fail a matcher that tries every pattern on every path, which takes several minutes).
 func TestC3ManyPatterns(t *testing.T) {
 	var b bytes.Buffer
 	for i := range 2500 {

@@ -12,7 +12,8 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// keptBucket holds, by URL, what was fetched from it. The content is a blob of the store, which pruning keeps as long as the record.
+// keptBucket holds, by URL, what was fetched from it. The content is a blob of the store, which pruning keeps as long as the
+// record.
 const keptBucket = "http"
 
 // keptFile is what the server said of a file that is in the store.

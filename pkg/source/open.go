@@ -14,9 +14,10 @@ import (
 	"github.com/cairn-build/cairn/pkg/plan"
 )
 
-// Open opens the main build context and reads its Dockerfile. where is a directory, "-" for standard input (a tar archive in any
-// compression, or a Dockerfile alone), or a git or http URL. dockerfile is as given with -f: "" is the context's own; "-" is standard input;
-// otherwise it is a path of this machine when the context is a directory, and a name in the context when it is not.
+// Open opens the main build context and reads its Dockerfile. where is a directory, "-" for standard input (a tar archive in
+// any compression, or a Dockerfile alone), or a git or http URL. dockerfile is as given with -f: "" is the context's own; "-"
+// is standard input; otherwise it is a path of this machine when the context is a directory, and a name in the context when it
+// is not.
 func Open(ctx context.Context, where, dockerfile string, o ContextOptions) (*Context, error) {
 	if where == "-" {
 		return openStdin(ctx, dockerfile, o)
@@ -47,7 +48,8 @@ func OpenNamed(ctx context.Context, where string, o ContextOptions) (*Context, e
 	return c, err
 }
 
-// OpenRemote fetches what one URL of an ADD names. name is the only file of the tree, or "" for a git repository, whose whole tree is meant.
+// OpenRemote fetches what one URL of an ADD names. name is the only file of the tree, or "" for a git repository, whose whole
+// tree is meant.
 func OpenRemote(ctx context.Context, r plan.Remote, o ContextOptions) (c *Context, name string, err error) {
 	if !r.Git {
 		return openHTTPFile(ctx, r, o)

@@ -13,7 +13,8 @@ import (
 // headSize is how much of a stream is looked at to know what it is: a tar header is 512 bytes, after a PAX header of its own.
 const headSize = 4096
 
-// looksLikeArchive reports whether data begins as a compressed stream or a tar archive does. A Dockerfile begins with none of these.
+// looksLikeArchive reports whether data begins as a compressed stream or a tar archive does. A Dockerfile begins with none of
+// these.
 func looksLikeArchive(head []byte) bool {
 	for _, magic := range []string{"\x1f\x8b\x08", "BZh", "\xfd7zXZ\x00", "\x28\xb5\x2f\xfd"} {
 		if bytes.HasPrefix(head, []byte(magic)) {
@@ -24,8 +25,9 @@ func looksLikeArchive(head []byte) bool {
 	return err == nil
 }
 
-// OpenTar reads a tar archive, in any compression, as a context. Its files keep the owners of the archive and no ignore file applies, both as
-// in BuildKit. Their content lies in one file without a name until the context is closed; no path of the archive is ever made on disk.
+// OpenTar reads a tar archive, in any compression, as a context. Its files keep the owners of the archive and no ignore file
+// applies, both as in BuildKit. Their content lies in one file without a name until the context is closed; no path of the
+// archive is ever made on disk.
 func OpenTar(ctx context.Context, r io.Reader, o ContextOptions) (*Context, error) {
 	dir, remove, err := o.tempDir("context-")
 	if err != nil {
