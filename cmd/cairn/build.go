@@ -19,7 +19,7 @@ func (in invocation) buildCommand() *cli.Command {
 		ArgsUsage: "[flags] CONTEXT",
 		Description: "CONTEXT is a directory, the URL of a git repository or a tar archive, or - for a tar archive or a Dockerfile on\n" +
 			"standard input. With neither --output nor --push the image stays in the local store.\n\n" +
-			"Exit codes: 0 built, 1 the build failed, 2 the command line is wrong.",
+			"Exit codes: 0 built, 1 the build failed or --check found something, 2 the command line is wrong.",
 		Flags:  buildFlags(),
 		Action: in.build,
 	}
@@ -50,6 +50,9 @@ func (in invocation) build(c *cli.Context) (err error) {
 	}
 	recorder := progress.NewRecorder(renderer, tailLines)
 	req.options.Parts = e.parts(recorder)
+	if req.call.of != "" {
+		return in.describe(c.Context, req, renderer)
+	}
 	res, err := build.Build(c.Context, req.options)
 	if cerr := renderer.Close(); err == nil {
 		err = cerr

@@ -40,8 +40,8 @@ func buildFlags() []cli.Flag {
 		text("progress", "show progress as `auto|plain|tty|rawjson|quiet`"),
 		&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "print the image ID and nothing else"},
 		&cli.IntFlag{Name: "jobs", Aliases: []string{"j"}, Usage: "work on at most `N` steps at once; 0 is no limit"},
-		yes("check", "check the Dockerfile and build nothing (not supported yet)"),
-		text("call", "`build`; nothing else is supported yet"),
+		yes("check", "check the Dockerfile and build nothing; short for --call check"),
+		text("call", "ask for `build|check|outline|targets[,format=json]`; all but build only tell about the Dockerfile"),
 		list("cache-from", "not supported yet"),
 		list("cache-to", "not supported yet"),
 		yes("load", "refused: there is no daemon to load into; use --output type=docker"),
@@ -69,23 +69,16 @@ func refuse(c *cli.Context) error {
 			return err
 		}
 	}
-	if v := c.String("call"); v != "" && v != "build" {
-		return usagef("--call %q: not supported yet", v).withHint("leave it out to build")
-	}
-	if c.Bool("check") {
-		return usagef("--check: not supported yet").withHint("findings are shown as warnings by every build")
-	}
 	return nil
 }
 
 // buildRequest is a command line of `cairn build` that was read and found right. Nothing has been done and no file read.
 type buildRequest struct {
-	options  build.Options
-	secrets  []secretSource
-	progress string
-	quiet    bool
-	// jobs is how many steps may work at once; 0 is no limit.
-	jobs                  int
+	options               build.Options
+	call                  callRequest
+	secrets               []secretSource
+	progress              string
+	quiet                 bool
 	iidFile, metadataFile string
 }
 
@@ -98,11 +91,13 @@ func (in invocation) parseBuild(c *cli.Context) (*buildRequest, error) {
 	if err := refuse(c); err != nil {
 		return nil, err
 	}
-	req := &buildRequest{
-		quiet: c.Bool("quiet"), jobs: c.Int("jobs"), iidFile: c.String("iidfile"), metadataFile: c.String("metadata-file"),
+	call, err := parseCall(c.String("call"), c.Bool("check"))
+	if err != nil {
+		return nil, err
 	}
-	if req.jobs < 0 {
-		return nil, usagef("--jobs %d: not a number of steps", req.jobs)
+	req := &buildRequest{
+		call:  call,
+		quiet: c.Bool("quiet"), iidFile: c.String("iidfile"), metadataFile: c.String("metadata-file"),
 	}
 	if req.progress, err = in.progressMode(c); err != nil {
 		return nil, err
@@ -121,6 +116,9 @@ func (in invocation) parseBuild(c *cli.Context) (*buildRequest, error) {
 	}
 	if err := in.parseRunOptions(c, req); err != nil {
 		return nil, err
+	}
+	if o.Cache.Jobs = c.Int("jobs"); o.Cache.Jobs < 0 {
+		return nil, usagef("--jobs %d: not a number of steps", o.Cache.Jobs)
 	}
 	o.Cache.NoCache, o.Cache.NoCacheFilter = c.Bool("no-cache"), c.StringSlice("no-cache-filter")
 	return req, in.parseResult(c, o)
