@@ -17,7 +17,7 @@ type invocation struct {
 	stdin          io.Reader
 	stdout, stderr io.Writer
 	// enter brings the program into the namespaces in which it can work; see enter.go.
-	enter func() (done bool, err error)
+	enter func(stderr io.Writer) (done bool, err error)
 }
 
 // execute carries out one command line and returns the exit code.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"io"
 	"slices"
 	"strings"
 	"testing"
@@ -95,7 +96,7 @@ func TestMistypedCommandLines(t *testing.T) {
 			code := execute(invocation{
 				args: append([]string{"cairn"}, strings.Fields(tc.args)...), env: environment{"HOME": t.TempDir()},
 				stdin: strings.NewReader(""), stdout: &out, stderr: &diag,
-				enter: func() (bool, error) { return true, errors.New("a wrong command line came as far as the work") },
+				enter: func(io.Writer) (bool, error) { return true, errors.New("a wrong command line came as far as the work") },
 			})
 			lines := strings.Split(strings.TrimSuffix(diag.String(), "\n"), "\n")
 			if code != exitUsage {

@@ -33,7 +33,7 @@ func (in invocation) build(c *cli.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if done, err := in.enter(); done {
+	if done, err := in.enter(in.stderr); done {
 		return err
 	}
 	if req.options.Run.Secrets, err = readSecrets(req.secrets, in.env); err != nil {

@@ -21,7 +21,7 @@ func (in invocation) run(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	if done, err := in.enter(); done {
+	if done, err := in.enter(in.stderr); done {
 		return notRun(err)
 	}
 	return notRun(in.runImage(c, req))

@@ -89,13 +89,12 @@ type Home struct {
 // NewHome makes a home, checks at the end of the test that nothing of cairn is left running or mounted, and removes the home.
 func NewHome(t testing.TB, u User) *Home {
 	t.Helper()
+	bin := Binary(t)
 	dir, err := os.MkdirTemp("", "cairn-e2e-")
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := &Home{
-		User: u, t: t, Dir: dir, Root: filepath.Join(dir, ".local", "share", "cairn"), Work: filepath.Join(dir, "work"), bin: Binary(t),
-	}
+	h := &Home{User: u, t: t, Dir: dir, Root: filepath.Join(dir, ".local", "share", "cairn"), Work: filepath.Join(dir, "work"), bin: bin}
 	t.Cleanup(func() {
 		h.CheckClean()
 		remove(t, dir)
