@@ -265,7 +265,7 @@ func (r *run) mount(m executor.Mount, nodev int, covered []string) (*configs.Mou
 		if m.Size > 0 {
 			data += fmt.Sprintf(",size=%d", m.Size)
 		}
-		return &configs.Mount{Device: "tmpfs", Source: "tmpfs", Destination: target, Flags: unix.MS_NOSUID | unix.MS_NODEV | ro, Data: data}, nil
+		return &configs.Mount{Device: "tmpfs", Source: "tmpfs", Destination: target, Flags: unix.MS_NOSUID | nodev | ro, Data: data}, nil
 	}
 	return nil, fmt.Errorf("unknown kind of mount %q", m.Type)
 }

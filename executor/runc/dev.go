@@ -4,8 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path"
 	"path/filepath"
+	"slices"
 
+	"github.com/cairn-build/cairn/executor"
 	"golang.org/x/sys/unix"
 )
 
@@ -52,12 +55,19 @@ func (r *run) makeDev(nodev int) (string, error) {
 	if err := unix.Mount("devpts", filepath.Join(dev, "pts"), "devpts", unix.MS_NOSUID|unix.MS_NOEXEC, pts); err != nil {
 		return "", fmt.Errorf("mounting terminals: %w", err)
 	}
-	shm := r.spec.ShmSize
-	if shm == 0 {
-		shm = defaultShmSize
-	}
-	if err := unix.Mount("shm", filepath.Join(dev, "shm"), "tmpfs", noSuidExecDev, fmt.Sprintf("mode=1777,size=%d", shm)); err != nil {
+	if err := r.mountShm(filepath.Join(dev, "shm"), nodev); err != nil {
 		return "", fmt.Errorf("mounting shared memory: %w", err)
 	}
 	return dev, nil
+}
+
+// mountShm mounts /dev/shm with the options that BuildKit's has: docker's, or where a size was asked for those of a --mount=type=tmpfs.
+func (r *run) mountShm(at string, nodev int) error {
+	if slices.ContainsFunc(r.spec.Mounts, func(m executor.Mount) bool { return path.Clean(m.Target) == "/dev/shm" }) {
+		return nil
+	}
+	if r.spec.ShmSize == 0 {
+		return unix.Mount("shm", at, "tmpfs", noSuidExecDev, fmt.Sprintf("mode=1777,size=%d", defaultShmSize))
+	}
+	return unix.Mount("tmpfs", at, "tmpfs", uintptr(unix.MS_NOSUID|nodev), fmt.Sprintf("mode=1777,size=%d", r.spec.ShmSize))
 }

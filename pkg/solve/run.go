@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"strconv"
+	"time"
 
 	"github.com/cairn-build/cairn/executor"
 	"github.com/cairn-build/cairn/pkg/cache"
@@ -13,6 +15,7 @@ import (
 	"github.com/cairn-build/cairn/pkg/progress"
 	"github.com/cairn-build/cairn/snapshot"
 	"github.com/cyphar/filepath-securejoin/pathrs-lite"
+	"golang.org/x/sys/unix"
 )
 
 // run prepares a RUN. Its key is the root filesystem it starts from, the command with everything the command can see, and the content of what
@@ -70,6 +73,9 @@ func (st *stage) execute(ctx context.Context, r *plan.Run, v *progress.Vertex) (
 	if err := makeDir(rw, r.Dir); err != nil {
 		return layer.Layer{}, err
 	}
+	if err := touchEtc(rw.Root(), st.now()); err != nil {
+		return layer.Layer{}, err
+	}
 	if err := st.process(ctx, rw.Root(), r, v); err != nil {
 		return layer.Layer{}, err
 	}
@@ -120,6 +126,35 @@ func (st *stage) open(ctx context.Context) (err error) {
 	}
 	st.top, err = st.Snapshotter.Open(ctx, clone(st.chain))
 	return err
+}
+
+// touchEtc gives /etc the time of the step where /etc/resolv.conf or /etc/hosts is missing. BuildKit makes a file there to mount its own on, and the
+// directory keeps the time of that; whether a place makes mount points at all must not decide about layers. Nothing of it is seen unless
+// something below /etc changes too.
+func touchEtc(root string, now time.Time) error {
+	etc, err := pathrs.OpenInRoot(root, "/etc")
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("opening /etc: %w", err)
+	}
+	defer func() { _ = etc.Close() }()
+	for _, name := range []string{"resolv.conf", "hosts"} {
+		var st unix.Stat_t
+		err := unix.Fstatat(int(etc.Fd()), name, &st, unix.AT_SYMLINK_NOFOLLOW)
+		if errors.Is(err, unix.ENOENT) {
+			times := []unix.Timespec{unix.NsecToTimespec(now.UnixNano()), unix.NsecToTimespec(now.UnixNano())}
+			return unix.UtimesNanoAt(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", etc.Fd()), times, 0)
+		}
+		if errors.Is(err, unix.ENOTDIR) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("looking for /etc/%s: %w", name, err)
+		}
+	}
+	return nil
 }
 
 // makeDir makes sure that a working directory exists, as the runtime of docker build does: what is missing is made below the root, never

@@ -75,7 +75,7 @@ type CacheOptions struct {
 // Options is what a plan is solved with.
 type Options struct {
 	Store       *store.Store
-	Cache       *cache.Cache
+	Cache       cache.Steps
 	Images      Images
 	Contexts    Contexts
 	Snapshotter snapshot.Snapshotter

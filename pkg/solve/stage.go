@@ -69,6 +69,7 @@ func clone(l []layer.Layer) []layer.Layer { return append([]layer.Layer(nil), l.
 // step answers one step from the cache or carries it out. It is shown from when everything it depends on is there.
 func (st *stage) step(ctx context.Context, i int, step *plan.Step) error {
 	work, err := st.prepare(ctx, step)
+	work.key = st.placed(work.key, i, step)
 	v := progress.Start(ctx, st.vertex(fmt.Sprint(i)), step.Name)
 	if err != nil {
 		err = at(step, err)
@@ -90,6 +91,19 @@ func (st *stage) step(ctx context.Context, i int, step *plan.Step) error {
 	err = at(step, st.carryOut(ctx, work, v))
 	v.Done(err)
 	return err
+}
+
+// placed is a key with the place of its step, and what explains the root filesystem that the first step of a stage stands on.
+func (st *stage) placed(k cache.Key, i int, step *plan.Step) cache.Key {
+	k = k.At(cache.Place{Platform: platformString(st.platform), Stage: st.plan.Name, Number: i, Name: step.Name})
+	switch base := st.plan.Base; {
+	case i > 0:
+	case base.Image != nil:
+		k = k.WithNotes(cache.Input{Name: "base image", Value: base.Image.Ref + "@" + base.Image.Digest.String()})
+	case base.Stage != nil:
+		k = k.WithNotes(cache.Input{Name: "base stage", Value: base.Stage.Name})
+	}
+	return k
 }
 
 // carryOut does the work and remembers what came of it.
