@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"time"
 
 	"github.com/cairn-build/cairn/pkg/layer"
@@ -29,13 +30,29 @@ type Record struct {
 	Layer layer.Layer
 	// Created is when the step was carried out, for the history of the image.
 	Created time.Time
+	// Via names the imports that the step rests on although nothing proves yet that they told the truth (see Imports).
+	Via []string
 }
 
 // Cache is the local cache of steps. It is safe for concurrent use, also by several processes.
-type Cache struct{ store *store.Store }
+type Cache struct {
+	store *store.Store
+	build Build
+}
+
+// Build is what a build tells the cache about itself.
+type Build struct {
+	// Project keeps the explanations of one Dockerfile apart from those of others: the path or URL of the context and the Dockerfile.
+	Project string
+	// Trusted are the names of imports (Import.Name) whose word this build takes; records that rest on others are misses.
+	Trusted []string
+}
 
 // New returns the cache that is kept in a store.
 func New(st *store.Store) *Cache { return &Cache{store: st} }
+
+// For returns the cache as one build sees it.
+func (c *Cache) For(b Build) *Cache { return &Cache{store: c.store, build: b} }
 
 // stepDocument is the stored form of a Record.
 type stepDocument struct {
@@ -43,6 +60,7 @@ type stepDocument struct {
 	Kind    string        `json:"kind"`
 	Layer   layer.Layer   `json:"layer"`
 	Created time.Time     `json:"created"`
+	Via     []string      `json:"via,omitempty"`
 }
 
 // Get returns the record of a key. Damaged records, and records whose layer is nowhere to be had any more, are misses.
@@ -61,8 +79,13 @@ func (c *Cache) Get(ctx context.Context, k Key) (Record, bool, error) {
 	if json.Unmarshal(data, &doc) != nil || doc.Key != k.digest || !valid(doc.Layer) {
 		return Record{}, false, nil
 	}
+	for _, via := range doc.Via {
+		if !slices.Contains(c.build.Trusted, via) {
+			return Record{}, false, nil
+		}
+	}
 	l, ok := c.available(doc.Layer)
-	return Record{Layer: l, Created: doc.Created}, ok, nil
+	return Record{Layer: l, Created: doc.Created, Via: doc.Via}, ok, nil
 }
 
 // valid reports whether a layer value can be worked with.
@@ -97,7 +120,7 @@ func (c *Cache) Put(ctx context.Context, k Key, r Record) error {
 	if _, ok := c.available(r.Layer); !ok || !valid(r.Layer) {
 		return fmt.Errorf("recording step %s: layer %s is neither held nor in a registry", k.digest, r.Layer.DiffID)
 	}
-	data, err := json.Marshal(stepDocument{Key: k.digest, Kind: k.kind, Layer: r.Layer, Created: r.Created.UTC()})
+	data, err := json.Marshal(stepDocument{Key: k.digest, Kind: k.kind, Layer: r.Layer, Created: r.Created.UTC(), Via: r.Via})
 	if err != nil {
 		return fmt.Errorf("recording step %s: %w", k.digest, err)
 	}

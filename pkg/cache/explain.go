@@ -36,9 +36,14 @@ func sumValue(value string) string {
 	return hex.EncodeToString(sum[:])
 }
 
+// position is the key of what is kept about a place.
+func (c *Cache) position(p Place) string {
+	return fmt.Sprintf("%s\x00%s\x00%s\x00%d", c.build.Project, p.Platform, p.Stage, p.Number)
+}
+
 // putPosition remembers the inputs of a key that has a place.
 func (c *Cache) putPosition(k Key) error {
-	if k.position == "" {
+	if k.place.IsZero() {
 		return nil
 	}
 	doc := positionDocument{Kind: k.kind}
@@ -47,10 +52,10 @@ func (c *Cache) putPosition(k Key) error {
 	}
 	data, err := json.Marshal(doc)
 	if err == nil {
-		err = c.store.PutRecord(positionsBucket, k.position, data)
+		err = c.store.PutRecord(positionsBucket, c.position(k.place), data)
 	}
 	if err != nil {
-		return fmt.Errorf("recording the inputs of step %q: %w", k.position, err)
+		return fmt.Errorf("recording the inputs of step %q: %w", k.place.Name, err)
 	}
 	return nil
 }
@@ -58,12 +63,12 @@ func (c *Cache) putPosition(k Key) error {
 // Explain says why k missed: the inputs by which it differs from the key that was last recorded at its place. known is false if nothing was,
 // or if another kind of step stood there.
 func (c *Cache) Explain(k Key) (changes []Change, known bool, err error) {
-	data, err := c.store.Record(positionsBucket, k.position)
+	data, err := c.store.Record(positionsBucket, c.position(k.place))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, false, nil
 	}
 	if err != nil {
-		return nil, false, fmt.Errorf("explaining step %q: %w", k.position, err)
+		return nil, false, fmt.Errorf("explaining step %q: %w", k.place.Name, err)
 	}
 	var doc positionDocument
 	if json.Unmarshal(data, &doc) != nil || doc.Kind != k.kind {

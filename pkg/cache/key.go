@@ -19,12 +19,35 @@ type Input struct{ Name, Value string }
 // A key has two parts. The definition is what the Dockerfile and the options say; the content is what the files that are used
 // hold. Each part is a list of inputs, and every piece is hashed with its length before it, so that no two different lists are ever hashed as
 // the same bytes.
+//
+// What At, WithNotes and WithFiles add is for people who ask why a step missed. It is no part of the identity.
 type Key struct {
 	kind       string
 	definition []Input
 	content    []Input
-	position   string
 	digest     digest.Digest
+
+	place Place
+	notes []Input
+	files func() []File
+}
+
+// Place is where a step stands in the build.
+type Place struct {
+	// Platform and Stage are those of the stage, Number counts its steps from 0.
+	Platform, Stage string
+	Number          int
+	// Name is what progress calls the step.
+	Name string
+}
+
+// IsZero reports whether there is no place: what was looked up is no step of the Dockerfile.
+func (p Place) IsZero() bool { return p == Place{} }
+
+// File is one file that a step copies, for explanations: its name and the beginning of a digest over all of it that is copied.
+type File struct {
+	Name string
+	Sum  [8]byte
 }
 
 // NewKey makes a key of a kind of step ("run", "copy") from the inputs that define it.
@@ -41,12 +64,26 @@ func (k Key) WithContent(inputs ...Input) Key {
 	return k
 }
 
-// At returns the key with the place of its step in the build ("linux/amd64 build 3/7"), by which Explain finds what was there
-// before. The place is no part of the identity.
-func (k Key) At(position string) Key {
-	k.position = position
+// At returns the key with the place of its step, by which Explain finds what was there before.
+func (k Key) At(p Place) Key {
+	k.place = p
 	return k
 }
+
+// WithNotes returns the key with inputs that explain others: the base image whose layers are the "root".
+func (k Key) WithNotes(notes ...Input) Key {
+	k.notes = append(append([]Input(nil), k.notes...), notes...)
+	return k
+}
+
+// WithFiles returns the key with what makes up its "content". files is called only when somebody wants to know.
+func (k Key) WithFiles(files func() []File) Key {
+	k.files = files
+	return k
+}
+
+// Place is what At set.
+func (k Key) Place() Place { return k.place }
 
 // Digest is the identity of the key.
 func (k Key) Digest() digest.Digest { return k.digest }
