@@ -98,11 +98,13 @@ type extractor struct {
 	spool   *spool
 	group   string
 	entries int64 // how many more may come
+	files   int64 // how many more bytes of files
 	links   int
 }
 
 func (x *extractor) run(ctx context.Context, archive io.Reader) error {
 	left := cmp.Or(x.req.Limits.Bytes, defaultBytes)
+	x.files = left
 	x.entries = cmp.Or(x.req.Limits.Entries, defaultEntries)
 	r, _, err := layer.Decompress(archive)
 	if err != nil {
@@ -186,6 +188,10 @@ func (x *extractor) fill(n *node, h *tar.Header, content io.Reader, target strin
 		n.Type = layer.Dir
 	case tar.TypeReg:
 		n.Type, n.Size = layer.File, h.Size
+		// A sparse file is larger than what is read for it (CVE-2025-58183).
+		if x.files -= h.Size; x.files < 0 {
+			return errTooLarge
+		}
 		sec, err := x.spool.add(content, h.Size)
 		if err != nil {
 			return err
@@ -294,6 +300,8 @@ func below(dir, p string) bool {
 	return dir == "." || p == "/"+dir || strings.HasPrefix(p, "/"+dir+"/")
 }
 
+var errTooLarge = errors.New("the archive unpacks to more bytes than allowed")
+
 // bounded fails when more is read than is left.
 type bounded struct {
 	r    io.Reader
@@ -303,7 +311,7 @@ type bounded struct {
 func (b *bounded) Read(p []byte) (int, error) {
 	n, err := b.r.Read(p)
 	if b.left -= int64(n); b.left < 0 {
-		return 0, errors.New("the archive unpacks to more bytes than allowed")
+		return 0, errTooLarge
 	}
 	return n, err
 }

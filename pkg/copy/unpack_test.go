@@ -5,8 +5,10 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	"fmt"
 	"io"
 	"io/fs"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -150,6 +152,54 @@ func TestUnpack(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A sparse file says that it is large and is not: what it unpacks to counts, not what is read for it.
+func TestUnpackSparse(t *testing.T) {
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	// The PAX form 1.0 of GNU tar: the file begins with the map, here one empty piece of data at the end of a terabyte.
+	sparse := make([]byte, 512)
+	copy(sparse, "1\n1099511627776\n0\n")
+	h := &tar.Header{Name: "f", Typeflag: tar.TypeReg, Size: 512, Mode: 0o644, Format: tar.FormatPAX, PAXRecords: map[string]string{
+		"VENDOR.x": "y"}}
+	if err := w.WriteHeader(h); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Write(sparse); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	// The writer refuses these records, so they are put in by hand.
+	data := b.Bytes()
+	records := "22 GNU.sparse.major=1\n22 GNU.sparse.minor=0\n37 GNU.sparse.realsize=1099511627776\n"
+	for _, r := range strings.SplitAfter(strings.TrimSuffix(records, "\n"), "\n") {
+		if n := len(strings.TrimSuffix(r, "\n")) + 1; !strings.HasPrefix(r, strconv.Itoa(n)+" ") {
+			t.Fatalf("record %q has length %d", r, n)
+		}
+	}
+	copy(data[512:], records)
+	size := fmt.Sprintf("%011o\x00", len(records))
+	copy(data[124:136], size)
+	fixChecksum(data[:512])
+	r := addArchive(t, data, "/", nil)
+	r.Limits.Bytes = 1 << 20
+	_, err := Entries(context.Background(), r)
+	if err == nil || !strings.Contains(err.Error(), "more bytes than allowed") {
+		t.Errorf("error %v", err)
+	}
+}
+
+// fixChecksum writes the checksum of a tar header.
+func fixChecksum(h []byte) {
+	copy(h[148:156], "        ")
+	sum := 0
+	for _, c := range h {
+		sum += int(c)
+	}
+	copy(h[148:156], fmt.Sprintf("%06o\x00 ", sum))
 }
 
 func TestUnpackCompressions(t *testing.T) {
