@@ -62,21 +62,18 @@ func assembleOne(s Spec, o Options) (Built, error) {
 	for _, l := range s.Layers {
 		b.Layers = append(b.Layers, l.Layer)
 	}
-	for i := range b.Layers {
-		mt, err := layerMediaType(b.Layers[i].Descriptor.MediaType, o.DockerMediaTypes)
-		if err != nil {
-			return Built{}, err
-		}
-		b.Layers[i].Descriptor.MediaType = mt
-	}
 	config, created, err := writeConfig(s, b.Layers, o.Epoch)
 	if err != nil {
 		return Built{}, err
 	}
 	b.Config, b.Created = config, created
-	b.ConfigDescriptor = describe(config, pick(o.DockerMediaTypes, dockerConfig, ocispec.MediaTypeImageConfig))
+	err = writeManifest(&b, s.platform(), o)
+	return b, err
+}
 
-	p := s.platform()
+// writeManifest completes an image of which config and layers are known.
+func writeManifest(b *Built, p ocispec.Platform, o Options) error {
+	b.ConfigDescriptor = describe(b.Config, pick(o.DockerMediaTypes, dockerConfig, ocispec.MediaTypeImageConfig))
 	m := ocispec.Manifest{
 		Versioned:   specs.Versioned{SchemaVersion: 2},
 		MediaType:   pick(o.DockerMediaTypes, dockerManifest, ocispec.MediaTypeImageManifest),
@@ -84,17 +81,23 @@ func assembleOne(s Spec, o Options) (Built, error) {
 		Layers:      []ocispec.Descriptor{}, // "layers" is REQUIRED to be an array (manifest.md): null is not one
 		Annotations: o.Annotations.at(LevelManifest, &p),
 	}
-	for _, l := range b.Layers {
+	for i, l := range b.Layers {
+		mt, err := layerMediaType(l.Descriptor.MediaType, o.DockerMediaTypes)
+		if err != nil {
+			return err
+		}
+		b.Layers[i].Descriptor.MediaType = mt
 		d := l.Descriptor
-		m.Layers = append(m.Layers, ocispec.Descriptor{MediaType: d.MediaType, Digest: d.Digest, Size: d.Size, URLs: d.URLs})
+		m.Layers = append(m.Layers, ocispec.Descriptor{MediaType: mt, Digest: d.Digest, Size: d.Size, URLs: d.URLs})
 	}
+	var err error
 	if b.Manifest, err = json.MarshalIndent(m, "", "  "); err != nil {
-		return Built{}, err
+		return err
 	}
 	b.Descriptor = describe(b.Manifest, m.MediaType)
 	b.Descriptor.Platform = &p
 	b.Descriptor.Annotations = o.Annotations.at(LevelManifestDescriptor, &p)
-	return b, nil
+	return nil
 }
 
 func assembleIndex(set Set, o Options) (Set, error) {
@@ -150,11 +153,7 @@ func writeConfig(s Spec, layers []layer.Layer, epoch *time.Time) ([]byte, time.T
 	if err != nil {
 		return nil, time.Time{}, err
 	}
-	var sorted map[string]json.RawMessage
-	if err := json.Unmarshal(data, &sorted); err != nil {
-		return nil, time.Time{}, err
-	}
-	if data, err = json.Marshal(sorted); err != nil {
+	if data, err = sortKeys(data); err != nil {
 		return nil, time.Time{}, err
 	}
 	if c.Created == nil {

@@ -1,101 +1,187 @@
-// Package image turns what a build made into an OCI image: config, history, manifest and index as bytes, and keeps images
-// by name in the local store.
+// Package image is what an image is: its identity, its config and history, how it is made out of layers, and how it is stored, saved
+// and loaded, with no daemon.
 //
-// Assembling is pure: the same Specs and Options give the same bytes, and so the same digests, on every machine.
+// A build's image goes this way:
 //
 //	plan.Stage + layers ─ FromPlan ─► Spec ─ Assemble ─► Set { Built { config, manifest }…, index } ─ Local.Put ─► a name
 //
-// Formats: OCI image-spec v1.1 (config.md, manifest.md, image-index.md). Where the specification leaves a choice (which times
-// history entries get, how JSON is laid out) the choice is BuildKit's, so that digests can be compared.
+// Assembling is pure: the same Specs and Options give the same bytes, and so the same digests, on every machine.
+//
+// What is on disk is Local: the manifests, configs and layers of a pkg/store.Store and the names they go by. It is seen in three ways, and
+// there is one truth behind them:
+//
+//	Local            by name: what `cairn build` leaves, what commands list, tag and remove
+//	Local.Store      by ID, with parents and children: the Store of Docker's image package
+//	NewExporter      as archives: Save and Load
+//
+// Store, StoreBackend, Exporter, Image, RootFS, History and their functions keep the names and the behaviour of the package image of
+// github.com/docker/docker (its last public form is v28). NewImageStore and NewFSStoreBackend make a Store in a directory of the caller's own.
+//
+// Formats: OCI image-spec v1.1 (config.md, manifest.md, image-index.md), Docker image spec v1.3 (archives with a manifest.json). Where the
+// specification leaves a choice (which times history entries get, how JSON is laid out) the choice is BuildKit's, so that digests can be compared.
+//
+// An error about an image, layer or name that is not there matches fs.ErrNotExist and has a method NotFound, by which
+// containerd's errdefs know it.
 package image
 
 import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"runtime"
+	"strings"
 	"time"
 
-	"github.com/cairn-build/cairn/pkg/layer"
-	"github.com/cairn-build/cairn/pkg/plan"
-	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
+	"github.com/moby/moby/api/types/container"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// Layer is a layer that this build, or an earlier one whose cache answered, made.
-type Layer struct {
-	layer.Layer
-	// Created is when the layer was made. A cached layer keeps the time of its making, or a second build would give another image.
-	Created time.Time
+// ID is the digest of an image's config ("sha256:…"): what Docker calls the image ID.
+type ID digest.Digest
+
+// String returns the ID with its algorithm: "sha256:…".
+func (id ID) String() string { return string(id) }
+
+// Digest returns the ID as a digest.
+func (id ID) Digest() digest.Digest { return digest.Digest(id) }
+
+// V1Image are the fields that an image config has had since Docker's first format.
+type V1Image struct {
+	// ID is the 64 digits by which images were known before they were named by their content.
+	ID string `json:"id,omitempty"`
+	// Parent is the ID of the image that this one was made from; Image has a field of its own for it.
+	Parent  string `json:"parent,omitempty"`
+	Comment string `json:"comment,omitempty"`
+	// Created is nil where the config gives no time.
+	Created *time.Time `json:"created,omitempty"`
+	// Container is the ID of the container that the image was committed from, ContainerConfig what that ran.
+	Container       string           `json:"container,omitempty"`
+	ContainerConfig container.Config `json:"container_config,omitzero"`
+	DockerVersion   string           `json:"docker_version,omitempty"`
+	Author          string           `json:"author,omitempty"`
+	// Config is what containers made from the image start with.
+	Config       *container.Config `json:"config,omitempty"`
+	Architecture string            `json:"architecture,omitempty"`
+	Variant      string            `json:"variant,omitempty"`
+	OS           string            `json:"os,omitempty"`
+	// Size is in bytes; only old configs have it.
+	Size int64 `json:",omitempty"`
 }
 
-// Spec is everything that decides the bytes of an image for one platform.
-type Spec struct {
-	// Platform is the one built for; the config's own where it is zero.
-	Platform ocispec.Platform
-	// Config is the plan's: final but for rootfs, created and times of history entries. Its History is that of the base image,
-	// then OwnHistory entries of the stages built on it.
-	Config     dockerspec.DockerOCIImage
-	OwnHistory int
-	// Base are the layers of the base image, bottom first. They are never changed.
-	Base []layer.Layer
-	// Layers are those made on top, bottom first: one for each of the own history entries that is not an empty layer.
-	Layers []Layer
+// Image is an image config, as JSON has it: OCI's (config.md) and Docker's fields together.
+type Image struct {
+	V1Image
+	// Parent is the image that this one was made from, in old configs. A Store remembers parents apart from configs.
+	Parent     ID        `json:"parent,omitempty"`
+	RootFS     *RootFS   `json:"rootfs,omitempty"`
+	History    []History `json:"history,omitempty"`
+	OSVersion  string    `json:"os.version,omitempty"`
+	OSFeatures []string  `json:"os.features,omitempty"`
+
+	// Details is what a store knows about the image besides its config; nil where nobody has filled it in.
+	Details *Details `json:"-"`
+
+	rawJSON    []byte
+	computedID ID
 }
 
-// FromPlan returns the Spec of a stage: base are the layers of the image that the stage, or the lowest of the stages it is built
-// on, starts from; made returns the layers of a stage's own steps, in the order of its Steps.
-func FromPlan(platform ocispec.Platform, stage *plan.Stage, base []layer.Layer, made func(*plan.Stage) []Layer) Spec {
-	s := Spec{Platform: platform, Config: stage.Image, Base: base}
-	s.Config.History = append([]ocispec.History(nil), stage.Image.History...)
-	end := len(s.Config.History)
-	for st := stage; st != nil; st = st.Base.Stage {
-		start := max(end-len(st.HistoryStep), 0)
-		for i, h := range s.Config.History[start:end] {
-			h.EmptyLayer = st.HistoryStep[i] < 0
-			s.Config.History[start+i] = h
-		}
-		s.OwnHistory += end - start
-		s.Layers = append(append([]Layer(nil), made(st)...), s.Layers...)
-		end = start
+// Details is what a store knows about an image.
+type Details struct {
+	// ManifestDescriptor is the manifest that leads to the config; nil from stores that keep none, as a StoreBackend in a directory.
+	ManifestDescriptor *ocispec.Descriptor
+}
+
+// NewImage returns an empty image that answers with the given ID.
+func NewImage(id ID) *Image { return &Image{computedID: id} }
+
+// NewFromJSON reads an image config and keeps its bytes; its ID is their digest. A config without rootfs is an error.
+func NewFromJSON(src []byte) (*Image, error) {
+	img := &Image{}
+	if err := json.Unmarshal(src, img); err != nil {
+		return nil, invalid{fmt.Errorf("reading image config: %w", err)}
 	}
-	return s
-}
-
-// Options are what an exporter may choose about the bytes of an image.
-type Options struct {
-	// Epoch is SOURCE_DATE_EPOCH: no time of what is not the base image's is later than it. nil if not set.
-	Epoch *time.Time
-	// DockerMediaTypes writes Docker's schema 2 media types instead of OCI's.
-	DockerMediaTypes bool
-	Annotations      Annotations
-}
-
-// Built is an assembled image for one platform.
-type Built struct {
-	// Config is the image config; its digest is the image ID.
-	Config           []byte
-	ConfigDescriptor ocispec.Descriptor
-	Manifest         []byte
-	// Descriptor is the manifest's, with the Platform and the annotations of level manifest-descriptor.
-	Descriptor ocispec.Descriptor
-	// Layers are all of the image's, bottom first, with the media types the manifest names.
-	Layers []layer.Layer
-	// Created is the config's time of creation; zero if it has none.
-	Created time.Time
-}
-
-// Set is one image for one or several platforms: what a name stands for.
-type Set struct {
-	// Images are in the order of the platforms given; of an image that was pulled, those that are held.
-	Images []Built
-	// Index is the image index; nil for a single image that has none.
-	Index []byte
-	// Descriptor is that of the index, or else of the one manifest.
-	Descriptor ocispec.Descriptor
-}
-
-// ConfigDigest is the image ID if the set is one image without an index, and otherwise empty.
-func (s Set) ConfigDigest() digest.Digest {
-	if s.Index != nil || len(s.Images) != 1 {
-		return ""
+	if img.RootFS == nil {
+		return nil, invalid{errors.New("invalid image JSON, no RootFS key")}
 	}
-	return s.Images[0].ConfigDescriptor.Digest
+	img.rawJSON = src
+	img.computedID = ID(digest.FromBytes(src))
+	return img, nil
+}
+
+// Clone returns a copy of base that goes by another ID. Its RootFS is a copy too.
+func Clone(base *Image, id ID) *Image {
+	img := *base
+	if base.RootFS != nil {
+		img.RootFS = base.RootFS.Clone()
+	}
+	img.V1Image.ID = id.String()
+	img.computedID = id
+	return &img
+}
+
+// RawJSON returns the bytes that the image was read from, nil for one that was not read.
+func (img *Image) RawJSON() []byte { return img.rawJSON }
+
+// ID returns the image's ID, "" for an image that has none yet because it was not read from JSON.
+func (img *Image) ID() ID { return img.computedID }
+
+// ImageID is the ID as a string.
+func (img *Image) ImageID() string { return img.ID().String() }
+
+// RunConfig is what containers made from the image start with; nil if the config has none.
+func (img *Image) RunConfig() *container.Config { return img.Config }
+
+// BaseImgArch is the architecture that an image made from this one has: its own, or this program's.
+func (img *Image) BaseImgArch() string {
+	if img.Architecture == "" {
+		return runtime.GOARCH
+	}
+	return img.Architecture
+}
+
+// BaseImgVariant is the variant of the architecture that an image made from this one has, "" for none.
+func (img *Image) BaseImgVariant() string { return img.Variant }
+
+// OperatingSystem is the system the image is for: its own, or this program's.
+func (img *Image) OperatingSystem() string {
+	if img.OS == "" {
+		return runtime.GOOS
+	}
+	return img.OS
+}
+
+// Platform is what the image is for, with the defaults of OperatingSystem and BaseImgArch.
+func (img *Image) Platform() ocispec.Platform {
+	return ocispec.Platform{
+		Architecture: img.BaseImgArch(), OS: img.OperatingSystem(), OSVersion: img.OSVersion, OSFeatures: img.OSFeatures, Variant: img.Variant,
+	}
+}
+
+// MarshalJSON writes the config with its top-level keys sorted, so that bytes, and with them the ID, do not depend on which struct a config
+// has gone through.
+func (img *Image) MarshalJSON() ([]byte, error) {
+	type fields Image // without this method
+	data, err := json.Marshal((*fields)(img))
+	if err != nil {
+		return nil, err
+	}
+	return sortKeys(data)
+}
+
+// sortKeys sorts the top-level keys of a JSON object.
+func sortKeys(data []byte) ([]byte, error) {
+	var object map[string]json.RawMessage
+	if err := json.Unmarshal(data, &object); err != nil {
+		return nil, err
+	}
+	return json.Marshal(object)
+}
+
+// CheckOS refuses images for another system than this program's: their layers could not be used here.
+func CheckOS(os string) error {
+	if !strings.EqualFold(os, runtime.GOOS) {
+		return invalid{fmt.Errorf("operating system %q is not supported on %s", os, runtime.GOOS)}
+	}
+	return nil
 }

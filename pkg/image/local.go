@@ -2,14 +2,13 @@ package image
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"slices"
 	"strings"
+	"sync"
 
-	"github.com/cairn-build/cairn/pkg/layer"
 	"github.com/cairn-build/cairn/pkg/store"
 	"github.com/distribution/reference"
 	"github.com/opencontainers/go-digest"
@@ -23,22 +22,68 @@ const (
 	maxLayers   = 1000
 )
 
-// Local is the images of a store by name. It is safe for concurrent use.
-type Local struct{ store *store.Store }
+// Local is the images of a store: by name here, by ID as Store. It is safe for concurrent use, also by several processes.
+type Local struct {
+	store *store.Store
+
+	mu sync.Mutex
+	// configs remembers which config a manifest has: content never changes.
+	configs map[digest.Digest]digest.Digest
+	// manifests remembers by which manifest a config was last seen.
+	manifests map[digest.Digest]ocispec.Descriptor
+}
 
 // NewLocal returns the images of s.
-func NewLocal(s *store.Store) *Local { return &Local{store: s} }
+func NewLocal(s *store.Store) *Local {
+	return &Local{store: s, configs: map[digest.Digest]digest.Digest{}, manifests: map[digest.Digest]ocispec.Descriptor{}}
+}
 
 // Entry is one name in the local store.
 type Entry struct {
 	// Name is a normalised reference ("docker.io/library/app:v1"), or the digest of the manifest for an image without a name.
 	Name       string
 	Descriptor ocispec.Descriptor
+	// IDs are the image IDs: one, or of an index those of the images that are held.
+	IDs []ID
 }
 
-// Put keeps an image under names (its digest, if there are none) and returns the names as they were written. Layers whose
-// bytes the store does not hold are remembered with their Origin, to be fetched when they are needed.
+// ID is what the image is called by: the image ID, or the digest of an index.
+func (e Entry) ID() ID {
+	if isIndex(e.Descriptor.MediaType) || len(e.IDs) == 0 {
+		return ID(e.Descriptor.Digest)
+	}
+	return e.IDs[0]
+}
+
+// Named reports whether the image has a name at all.
+func (e Entry) Named() bool { return !isDigest(e.Name) }
+
+func isIndex(mediaType string) bool {
+	return mediaType == ocispec.MediaTypeImageIndex || mediaType == dockerIndex
+}
+
+func isDigest(name string) bool {
+	_, err := digest.Parse(name)
+	return err == nil
+}
+
+// Put keeps an image that was built here under names (its digest, if there are none) and returns the names as they were written. Layers
+// whose bytes the store does not hold are remembered with their Origin, to be fetched when they are needed.
 func (lo *Local) Put(ctx context.Context, set Set, names []string) ([]string, error) {
+	names, err := lo.keep(ctx, set, names)
+	if err != nil {
+		return nil, err
+	}
+	for _, b := range set.Images {
+		if err := lo.setMetadata(b.ConfigDescriptor.Digest, builtLocallyKey, []byte{1}); err != nil {
+			return nil, err
+		}
+	}
+	return names, nil
+}
+
+// keep is Put for images that came from elsewhere.
+func (lo *Local) keep(ctx context.Context, set Set, names []string) ([]string, error) {
 	refs := make([]string, 0, len(names))
 	for _, n := range names {
 		r, err := Normalize(n)
@@ -51,7 +96,7 @@ func (lo *Local) Put(ctx context.Context, set Set, names []string) ([]string, er
 		refs = append(refs, set.Descriptor.Digest.String())
 	}
 	for _, b := range set.Images {
-		if err := lo.putOne(ctx, b); err != nil {
+		if err := lo.keepOne(ctx, b); err != nil {
 			return nil, err
 		}
 	}
@@ -68,7 +113,7 @@ func (lo *Local) Put(ctx context.Context, set Set, names []string) ([]string, er
 	return refs, nil
 }
 
-func (lo *Local) putOne(ctx context.Context, b Built) error {
+func (lo *Local) keepOne(ctx context.Context, b Built) error {
 	for _, l := range b.Layers {
 		if err := lo.store.PutLayer(l, nil); err != nil {
 			return fmt.Errorf("remembering layer %s: %w", l.DiffID, err)
@@ -83,7 +128,7 @@ func (lo *Local) putOne(ctx context.Context, b Built) error {
 	return nil
 }
 
-// List returns all names, sorted.
+// List returns all names, sorted. One whose manifest is damaged has no IDs.
 func (lo *Local) List() ([]Entry, error) {
 	refs, err := lo.store.Refs()
 	if err != nil {
@@ -91,7 +136,14 @@ func (lo *Local) List() ([]Entry, error) {
 	}
 	var out []Entry
 	for n, d := range refs {
-		out = append(out, Entry{Name: n, Descriptor: d})
+		e := Entry{Name: n, Descriptor: d}
+		for _, m := range lo.members(d) {
+			e.IDs = append(e.IDs, m.id)
+			lo.mu.Lock()
+			lo.manifests[m.id.Digest()] = m.desc
+			lo.mu.Unlock()
+		}
+		out = append(out, e)
 	}
 	slices.SortFunc(out, func(a, b Entry) int { return strings.Compare(a.Name, b.Name) })
 	return out, nil
@@ -100,161 +152,139 @@ func (lo *Local) List() ([]Entry, error) {
 // Get returns the image that ref names: a reference, or a digest of a manifest or config, whole or its first characters. An
 // unknown one is an error for which errors.Is(err, fs.ErrNotExist) holds.
 func (lo *Local) Get(ref string) (Set, error) {
-	_, d, err := lo.find(ref)
+	f, err := lo.find(ref)
 	if err != nil {
 		return Set{}, err
 	}
-	set, err := lo.read(d)
+	set, err := lo.read(f.desc)
 	if err != nil {
 		return Set{}, fmt.Errorf("reading image %s: %w", ref, err)
 	}
 	return set, nil
 }
 
-// Remove takes a name away and returns the names removed: that one, or, given a digest, all names of the image. Content is
-// left for the store's garbage collection.
-func (lo *Local) Remove(ref string) ([]string, error) {
-	names, _, err := lo.find(ref)
+// Names returns all the names that an image goes by, given as Get takes it, sorted; none for one without a name.
+func (lo *Local) Names(ref string) ([]string, error) {
+	f, err := lo.find(ref)
 	if err != nil {
 		return nil, err
 	}
-	for _, n := range names {
-		if err := lo.store.DeleteRef(n); err != nil {
-			return nil, fmt.Errorf("removing name %s: %w", n, err)
+	entries, err := lo.entriesOf(f.id)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, e := range entries {
+		if e.Named() {
+			names = append(names, e.Name)
 		}
 	}
 	return names, nil
 }
 
-// find returns what ref names and the names it stands for. A name wins over the beginning of a digest.
-func (lo *Local) find(ref string) ([]string, ocispec.Descriptor, error) {
-	if name, err := Normalize(ref); err == nil {
+// Tag gives the image that ref names another name, taking it from the image that had it, and returns the name as it was written.
+// A digest is no name.
+func (lo *Local) Tag(ref, name string) (string, error) {
+	f, err := lo.find(ref)
+	if err != nil {
+		return "", err
+	}
+	n, err := Normalize(name)
+	if err != nil {
+		return "", err
+	}
+	if r, err := reference.ParseNormalizedNamed(n); err != nil || !isTagged(r) {
+		return "", invalidf("tagging %s: %q is not a name with a tag", ref, name)
+	}
+	if err := lo.store.SetRef(n, f.desc); err != nil {
+		return "", fmt.Errorf("naming %s: %w", n, err)
+	}
+	return n, lo.touch(f.desc)
+}
+
+func isTagged(r reference.Named) bool {
+	_, digested := r.(reference.Digested)
+	_, tagged := r.(reference.Tagged)
+	return tagged && !digested
+}
+
+// found is what a reference stands for.
+type found struct {
+	// names are those in the store: the one given, or of an ID all that lead to it.
+	names []string
+	desc  ocispec.Descriptor
+	id    ID
+	// byID says that the reference was a digest or the beginning of one.
+	byID bool
+}
+
+// find returns what ref names. A name wins over the beginning of a digest.
+func (lo *Local) find(ref string) (found, error) {
+	if name, err := Normalize(ref); err == nil && !isDigest(ref) {
 		d, err := lo.store.Ref(name)
 		if err == nil {
-			return []string{name}, d, nil
+			return found{names: []string{name}, desc: d, id: lo.idOf(d)}, nil
 		}
 		if !errors.Is(err, fs.ErrNotExist) {
-			return nil, ocispec.Descriptor{}, fmt.Errorf("looking up image %s: %w", ref, err)
+			return found{}, fmt.Errorf("looking up image %s: %w", ref, err)
 		}
 	}
 	hex := strings.TrimPrefix(ref, "sha256:")
 	if !isHex(hex) {
-		return nil, ocispec.Descriptor{}, fmt.Errorf("looking up image %s: %w", ref, fs.ErrNotExist)
+		return found{}, notFoundf("looking up image %s: %w", ref, fs.ErrNotExist)
 	}
 	entries, err := lo.List()
 	if err != nil {
-		return nil, ocispec.Descriptor{}, err
+		return found{}, err
 	}
-	var names []string
-	var found ocispec.Descriptor
+	f := found{byID: true}
 	for _, e := range entries {
-		if !lo.matches(e.Descriptor, hex) {
+		d, id, ok := lo.match(e, hex)
+		if !ok {
 			continue
 		}
-		if len(names) > 0 && found.Digest != e.Descriptor.Digest {
-			return nil, ocispec.Descriptor{}, fmt.Errorf("looking up image %s: it is the beginning of several digests", ref)
+		if len(f.names) == 0 {
+			f.desc, f.id = d, id
 		}
-		names, found = append(names, e.Name), e.Descriptor
+		if f.id != id {
+			return found{}, invalidf("looking up image %s: it is the beginning of several digests", ref)
+		}
+		f.names = append(f.names, e.Name)
 	}
-	if len(names) == 0 {
-		return nil, ocispec.Descriptor{}, fmt.Errorf("looking up image %s: %w", ref, fs.ErrNotExist)
+	if len(f.names) == 0 {
+		return found{}, notFoundf("looking up image %s: %w", ref, fs.ErrNotExist)
 	}
-	return names, found, nil
+	return f, nil
 }
 
-// matches reports whether hex is the beginning of the digest of a manifest or of its config.
-func (lo *Local) matches(d ocispec.Descriptor, hex string) bool {
-	if strings.HasPrefix(d.Digest.Encoded(), hex) {
-		return true
+// match reports whether hex is the beginning of a digest of what an entry stands for, or of one of the images of an index.
+func (lo *Local) match(e Entry, hex string) (ocispec.Descriptor, ID, bool) {
+	if strings.HasPrefix(e.Descriptor.Digest.Encoded(), hex) {
+		return e.Descriptor, e.ID(), true
 	}
-	data, err := lo.store.ReadBlob(d.Digest, maxManifest)
-	if err != nil {
-		return false
+	for _, m := range lo.members(e.Descriptor) {
+		if strings.HasPrefix(m.desc.Digest.Encoded(), hex) || strings.HasPrefix(m.id.Digest().Encoded(), hex) {
+			return m.desc, m.id, true
+		}
 	}
-	var m ocispec.Manifest
-	if json.Unmarshal(data, &m) != nil || m.Config.Digest.Validate() != nil {
-		return false
+	return ocispec.Descriptor{}, "", false
+}
+
+func (lo *Local) idOf(d ocispec.Descriptor) ID {
+	e := Entry{Descriptor: d}
+	for _, m := range lo.members(d) {
+		e.IDs = append(e.IDs, m.id)
 	}
-	return strings.HasPrefix(m.Config.Digest.Encoded(), hex)
+	return e.ID()
 }
 
 func isHex(s string) bool {
 	return s != "" && strings.Trim(s, "0123456789abcdef") == ""
 }
 
-// read loads an image from what its descriptor points to.
-func (lo *Local) read(d ocispec.Descriptor) (Set, error) {
-	data, err := lo.store.ReadBlob(d.Digest, maxManifest)
-	if err != nil {
-		return Set{}, fmt.Errorf("reading manifest %s: %w", d.Digest, err)
-	}
-	if d.MediaType != ocispec.MediaTypeImageIndex && d.MediaType != dockerIndex {
-		b, err := lo.readOne(d, data)
-		return Set{Images: []Built{b}, Descriptor: b.Descriptor}, err
-	}
-	var ix ocispec.Index
-	if err := json.Unmarshal(data, &ix); err != nil {
-		return Set{}, fmt.Errorf("reading index %s: %w", d.Digest, err)
-	}
-	set := Set{Index: data, Descriptor: d}
-	for _, md := range ix.Manifests {
-		data, err := lo.store.ReadBlob(md.Digest, maxManifest)
-		if errors.Is(err, fs.ErrNotExist) || (md.Platform != nil && md.Platform.OS == "unknown") {
-			continue // pulled for other platforms only; or an attestation, which is no image (BuildKit, docs/attestations)
-		}
-		if err != nil {
-			return Set{}, fmt.Errorf("reading manifest %s: %w", md.Digest, err)
-		}
-		b, err := lo.readOne(md, data)
-		if err != nil {
-			return Set{}, err
-		}
-		set.Images = append(set.Images, b)
-	}
-	if len(set.Images) == 0 {
-		return Set{}, fmt.Errorf("reading index %s: none of its images is held", d.Digest)
-	}
-	return set, nil
-}
-
-func (lo *Local) readOne(d ocispec.Descriptor, manifest []byte) (Built, error) {
-	var m ocispec.Manifest
-	if err := json.Unmarshal(manifest, &m); err != nil {
-		return Built{}, fmt.Errorf("reading manifest %s: %w", d.Digest, err)
-	}
-	config, err := lo.store.ReadBlob(m.Config.Digest, maxConfig)
-	if err != nil {
-		return Built{}, fmt.Errorf("reading config %s: %w", m.Config.Digest, err)
-	}
-	var c ocispec.Image
-	if err := json.Unmarshal(config, &c); err != nil {
-		return Built{}, fmt.Errorf("reading config %s: %w", m.Config.Digest, err)
-	}
-	if len(c.RootFS.DiffIDs) != len(m.Layers) || len(m.Layers) > maxLayers {
-		return Built{}, fmt.Errorf("reading manifest %s: %d layers, but the config names %d DiffIDs",
-			d.Digest, len(m.Layers), len(c.RootFS.DiffIDs))
-	}
-	if d.Platform == nil {
-		p := c.Platform
-		d.Platform = &p
-	}
-	b := Built{Config: config, ConfigDescriptor: m.Config, Manifest: manifest, Descriptor: d}
-	if c.Created != nil {
-		b.Created = *c.Created
-	}
-	for i, ld := range m.Layers {
-		l := layer.Layer{DiffID: c.RootFS.DiffIDs[i], Descriptor: ld}
-		if known, err := lo.store.Layer(l.DiffID); err == nil && known.Descriptor.Digest == ld.Digest {
-			l.Origin = known.Origin
-		}
-		b.Layers = append(b.Layers, l)
-	}
-	return b, nil
-}
-
 // Normalize returns the full form of a name: "app" is "docker.io/library/app:latest". A digest is returned as it is.
 func Normalize(name string) (string, error) {
-	if _, err := digest.Parse(name); err == nil {
+	if isDigest(name) {
 		return name, nil
 	}
 	r, err := reference.ParseNormalizedNamed(name)

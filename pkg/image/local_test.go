@@ -74,11 +74,12 @@ func TestLocal(t *testing.T) {
 			t.Errorf("Get(%q): error %v", ref, err)
 		}
 	}
-	if names, err = lo.Remove("app"); err != nil || len(names) != 1 {
-		t.Errorf("Remove(app): %v %v", names, err)
+	gone, err := lo.Delete("app", DeleteOptions{})
+	if err != nil || len(gone) != 1 || gone[0].Untagged != "app:latest" {
+		t.Errorf("Delete(app): %v %v", gone, err)
 	}
-	if names, err = lo.Remove(one.ConfigDigest().Encoded()); err != nil || len(names) != 2 {
-		t.Errorf("Remove by ID: %v %v", names, err)
+	if gone, err = lo.Delete(one.ConfigDigest().Encoded(), DeleteOptions{}); err != nil || len(gone) != 2 || gone[1].Deleted != one.ConfigDigest().String() {
+		t.Errorf("Delete by ID: %v %v", gone, err)
 	}
 	entries, err := lo.List()
 	if err != nil || len(entries) != 1 || entries[0].Name != "docker.io/library/multi:latest" {
