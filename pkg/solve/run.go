@@ -76,7 +76,8 @@ func (st *stage) execute(ctx context.Context, r *plan.Run, v *progress.Vertex) (
 	if err := touchEtc(rw.Root(), st.now()); err != nil {
 		return layer.Layer{}, err
 	}
-	if err := st.process(ctx, rw.Root(), r, v); err != nil {
+	run := func(ctx context.Context) error { return st.process(ctx, rw.Root(), r, v) }
+	if err := st.attempt(ctx, rw.Root(), r, run); err != nil {
 		return layer.Layer{}, err
 	}
 	ro, err := rw.Commit()

@@ -158,6 +158,8 @@ type solver struct {
 	platform ocispec.Platform
 	slots    chan struct{}
 	stages   map[*plan.Stage]*pending
+	// emulators is what was found out about programs for other machines.
+	emulators emulators
 }
 
 // pending is a stage that is being solved.
