@@ -41,7 +41,19 @@ type Spec struct {
 	ShmSize int64
 	// Grace is how long the processes have between SIGTERM and SIGKILL once ctx has ended; 0 is 10 seconds.
 	Grace time.Duration
+	// Started, unless nil, is called once the process is under way; never if it could not be started.
+	Started func() `json:"-"`
 }
+
+// Stop, as the cause with which a Run's context ends (context.WithCancelCause), says how to end the process. The process is then said to
+// have ended as it did, which is how a container is stopped, and not that it was cancelled.
+type Stop struct {
+	// Signal is sent first, 0 is SIGTERM, to every process; SIGKILL follows after Grace, at once if that is 0.
+	Signal int
+	Grace  time.Duration
+}
+
+func (s *Stop) Error() string { return "stopped" }
 
 // Process is what is executed.
 type Process struct {

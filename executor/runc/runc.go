@@ -193,6 +193,9 @@ func (r *run) do(ctx context.Context) error {
 		_ = c.Destroy()
 		return startError(proc.Args[0], err)
 	}
+	if r.spec.Started != nil {
+		r.spec.Started()
+	}
 	err = r.wait(ctx, proc)
 	ioErr := io.finish()
 	if derr := c.Destroy(); derr != nil && err == nil {

@@ -12,6 +12,8 @@ import (
 
 	"github.com/opencontainers/runc/libcontainer"
 	"golang.org/x/sys/unix"
+
+	"github.com/cairn-build/cairn/executor"
 )
 
 // defaultGrace is Spec.Grace where it is 0, as long as docker waits.
@@ -30,7 +32,7 @@ func (r *run) wait(ctx context.Context, proc *libcontainer.Process) error {
 		select {
 		case <-done:
 		case <-ctx.Done():
-			r.stop(proc, pid, done)
+			r.stop(proc, pid, done, r.how(ctx))
 		}
 	}()
 	st, err := proc.Wait()
@@ -40,24 +42,36 @@ func (r *run) wait(ctx context.Context, proc *libcontainer.Process) error {
 	if err != nil && !errors.As(err, &ee) {
 		return fmt.Errorf("waiting for %q: %w", proc.Args[0], err)
 	}
-	if ctx.Err() != nil {
+	if _, stopped := errors.AsType[*executor.Stop](context.Cause(ctx)); ctx.Err() != nil && !stopped {
 		return fmt.Errorf("running %q: %w", proc.Args[0], context.Cause(ctx))
 	}
 	return exitError(st)
 }
 
-// stop ends the processes of a container: SIGTERM to all of them, and SIGKILL to its pid 1, hence to all, after the
+// how says in which way a context that has ended wants the process to end.
+func (r *run) how(ctx context.Context) executor.Stop {
+	s := executor.Stop{Grace: r.spec.Grace}
+	if asked, ok := errors.AsType[*executor.Stop](context.Cause(ctx)); ok {
+		s = *asked
+	} else if s.Grace <= 0 {
+		s.Grace = defaultGrace
+	}
+	if s.Signal == 0 {
+		s.Signal = int(unix.SIGTERM)
+	}
+	return s
+}
+
+// stop ends the processes of a container: SIGTERM (or what Stop says) to all of them, and SIGKILL to its pid 1, hence to all, after the
 // grace. SIGTERM goes to all because the kernel withholds it from a pid 1 without a handler for it, which is what a
 // shell is: sent to the shell alone it would do nothing for ten seconds, but its child ends, and then the shell does.
-func (r *run) stop(proc *libcontainer.Process, pid int, done <-chan struct{}) {
-	grace := r.spec.Grace
-	if grace <= 0 {
-		grace = defaultGrace
-	}
+func (r *run) stop(proc *libcontainer.Process, pid int, done <-chan struct{}, how executor.Stop) {
 	for _, p := range inSamePIDNamespace(pid) {
-		_ = unix.Kill(p, unix.SIGTERM)
+		if how.Grace > 0 {
+			_ = unix.Kill(p, unix.Signal(how.Signal))
+		}
 	}
-	over := time.After(grace)
+	over := time.After(how.Grace)
 	look := time.NewTicker(20 * time.Millisecond)
 	defer look.Stop()
 	for {
@@ -67,7 +81,7 @@ func (r *run) stop(proc *libcontainer.Process, pid int, done <-chan struct{}) {
 		case <-over:
 		case <-look.C:
 			// A pid 1 that is alone and has no handler never hears of SIGTERM: `sh -c "sleep 100"` is a sleep, after its exec.
-			if len(inSamePIDNamespace(pid)) > 1 || catches(pid, unix.SIGTERM) {
+			if len(inSamePIDNamespace(pid)) > 1 || catches(pid, unix.Signal(how.Signal)) {
 				continue
 			}
 		}

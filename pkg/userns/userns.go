@@ -102,3 +102,16 @@ func Entry(name, marker string, fn func()) bool {
 	os.Exit(1)
 	return true
 }
+
+// Main makes the program another program, as Entry does, when it is started as `<program> name` with the environment variable marker set to
+// value: fn runs in its place, and its result is the exit code. fn may call Enter; inside, the marker is not handed on to what fn starts.
+func Main(name, marker, value string, fn func() int) bool {
+	if len(os.Args) < 2 || os.Args[1] != name || os.Getenv(marker) != value {
+		return false
+	}
+	if Inside() {
+		os.Unsetenv(marker)
+	}
+	os.Exit(fn())
+	return true
+}
