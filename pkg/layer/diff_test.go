@@ -79,8 +79,8 @@ func TestDiff(t *testing.T) {
 		"made and removed":          {"echo > e/n; rm e/n; mkdir g; rmdir g", ""},
 		"dir replaced by dir":       {"rm -r d; mkdir d; echo > d/3", "d d, w d/1, w d/2, f d/3, w d/sub"},
 		"dir replaced by empty dir": {"rm -r d; mkdir d", "d d, w d/1, w d/2, w d/sub"},
-		"dir replaced some same":   {"cp -a d t; rm -r d; mv t d", ""},
-		"dir replaced deep":        {"rm -r d; mkdir -p d/sub; echo > d/sub/y", "d d, w d/1, w d/2, d d/sub, w d/sub/x, f d/sub/y"},
+		"dir replaced some same":    {"cp -a d t; rm -r d; mv t d", ""},
+		"dir replaced deep":         {"rm -r d; mkdir -p d/sub; echo > d/sub/y", "d d, w d/1, w d/2, d d/sub, w d/sub/x, f d/sub/y"},
 		"dir replaced by file":      {"rm -r d; echo > d", "f d"},
 		"file replaced by dir":      {"rm f; mkdir f; echo > f/n", "d f, f f/n"},
 		"link replaced by dir":      {"rm l; mkdir l", "d l"},
@@ -88,7 +88,7 @@ func TestDiff(t *testing.T) {
 		"hard links":                {"echo > e/a; ln e/a e/b; ln -s x e/c; ln -P e/c e/d", "d e, f e/a, h e/b>e/a, l e/c>x, h e/d>e/c"},
 		"hard link to lower":        {"ln d/1 e/n", "d d, f d/1, d e, h e/n>d/1"},
 		"one of two names changed":  {"echo > h2", "f h2"},
-		"fifo and device":      {"mkfifo p; mknod c c 1 3; mknod b b 7 0", "b b, c c, p p"},
+		"fifo and device":           {"mkfifo p; mknod c c 1 3; mknod b b 7 0", "b b, c c, p p"},
 		"strange names":             {"mkdir 'a b'; echo > \"$(printf 'a b/\\377\\nx')\"", "d a b, f a b/\xff\nx"},
 		"relinked symlink":          {"ln -sfn d l", "l l>d"},
 	} {
@@ -136,6 +136,28 @@ func TestDiffSocketIsLeftOut(t *testing.T) {
 	defer l.Close()
 	if got := diffOf(t, upper, nil); len(got.ix.Entries()) != 0 {
 		t.Error(list(got.ix))
+	}
+}
+
+func TestNoDescriptorIsLeft(t *testing.T) {
+	open := func() int {
+		names, err := os.ReadDir("/proc/self/fd")
+		must(t, err)
+		return len(names)
+	}
+	_, lower := stackOf(t, base)
+	upper := t.TempDir()
+	must(t, os.MkdirAll(filepath.Join(upper, "d/sub/n/m"), 0o755))
+	before := open()
+	for range 5 {
+		diffOf(t, upper, lower)
+		stackOf(t, base, base)
+		if _, err := unpackTar(t, t.TempDir(), nil, append(base[:len(base):len(base)], rf("d/sub", ""), rf("d/sub/x/y", ""))...); err == nil {
+			t.Error("a file is a directory")
+		}
+	}
+	if after := open(); after != before {
+		t.Errorf("%d descriptors were open, now %d", before, after)
 	}
 }
 
@@ -208,7 +230,7 @@ func TestDiffGenerated(t *testing.T) {
 			for range 1 + rnd.IntN(6) {
 				a, b := names[rnd.IntN(len(names))], names[rnd.IntN(len(names))]
 				fmt.Fprintf(&script, []string{"rm -rf %s || true; : %s\n", "mkdir -p %s 2>/dev/null || true; : %s\n", "echo %[2]s > %[1]s || true\n",
-					"mv -T %s %s || true\n", "ln -f %s %s || true\n", "cp -aT %s %s || true\n", "ln -sfn /etc %s || true; : %s\n", "chmod 700 %s || true; : %s\n"}[rnd.IntN(8)], a, b)
+					"mv -T %s %s || true\n", "ln -f %s %s || true\n", "cp -aT %s %s || true\n", "ln -sfn /nonexistent/target %s || true; : %s\n", "chmod 700 %s || true; : %s\n"}[rnd.IntN(8)], a, b)
 			}
 			scripts = append(scripts, script.String())
 			upper, l := changed(t, dirs, lower, "exec 2>/dev/null\n"+script.String())
