@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
+	"strings"
 	"sync"
 
 	"github.com/cairn-build/cairn/pkg/cache"
@@ -42,14 +44,39 @@ func openInputs(ctx context.Context, o Options) (_ *inputs, err error) {
 	for name, url := range o.Input.Named {
 		in.named[name] = plan.Context{Name: name, URL: url}
 	}
-	in.options = source.ContextOptions{
-		Stdin: o.Input.Stdin, TempDir: o.Parts.Store.TempDir,
-		Digests: func(root string) (source.Digests, error) { return in.cache.Files(root) },
-	}
+	in.options = contextOptions(in.cache, o)
 	if in.main, err = source.Open(ctx, o.Input.Context, o.Input.Dockerfile, in.options); err != nil {
 		return nil, err
 	}
 	return in, nil
+}
+
+// contextOptions say how contexts and remote files are read.
+func contextOptions(c *cache.Cache, o Options) source.ContextOptions {
+	args := o.Args.BuildArgs
+	co := source.ContextOptions{
+		Stdin: o.Input.Stdin, TempDir: o.Parts.Store.TempDir, Store: o.Parts.Store,
+		Digests: func(root string) (source.Digests, error) { return c.Files(root) },
+		Secret: func(id string) ([]byte, bool) {
+			s, ok := o.Run.Secrets[id]
+			return s.Reveal(), ok
+		},
+		Git: source.GitOptions{CommitTime: args["SOURCE_DATE_EPOCH"] != ""},
+	}
+	// Anything that is no false value keeps it, as in BuildKit.
+	if v, ok := args["BUILDKIT_CONTEXT_KEEP_GIT_DIR"]; ok {
+		keep, err := strconv.ParseBool(v)
+		co.Git.KeepGitDir = keep || err != nil
+	}
+	for name, value := range args {
+		if strings.HasSuffix(strings.ToLower(name), "_proxy") {
+			co.Git.Env = append(co.Git.Env, name+"="+value)
+		}
+	}
+	if sock, ok := o.Run.SSH["default"]; ok {
+		co.Git.Env = append(co.Git.Env, "SSH_AUTH_SOCK="+sock)
+	}
+	return co
 }
 
 // close closes what was opened.
