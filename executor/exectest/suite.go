@@ -337,10 +337,13 @@ func testTerminal(t *testing.T, e executor.Executor) {
 	spec.Process.Terminal = slave
 	spec.Process.User = "ann"
 	done := make(chan error, 1)
-	go func() { done <- e.Run(context.Background(), spec) }()
+	go func() {
+		done <- e.Run(context.Background(), spec)
+		_, _ = slave.WriteString("\nended\n")
+	}()
 	var got strings.Builder
 	buf := make([]byte, 256)
-	for !strings.Contains(got.String(), "interrupted") {
+	for !strings.Contains(got.String(), "ended") {
 		n, err := master.Read(buf)
 		must(t, err)
 		got.Write(buf[:n])

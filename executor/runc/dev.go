@@ -15,6 +15,9 @@ import (
 // defaultShmSize is the size of /dev/shm, as docker has it.
 const defaultShmSize = 64 << 20
 
+// ttyGroup is the group to which distributions give terminals.
+const ttyGroup = 5
+
 // makeDev mounts a new /dev with everything in it, to be bound into the container as one. It belongs to this run: a
 // process may make, move and remove whatever it likes there. libcontainer could make it as well, with a thousand system
 // calls more: it must distrust every path it walks, while this tree is nobody else's yet.
@@ -49,7 +52,7 @@ func (r *run) makeDev(nodev int) (string, error) {
 		return "", err
 	}
 	pts := "newinstance,ptmxmode=0666,mode=0620"
-	if r.place.ttyGroup {
+	if contains(r.place.gids, ttyGroup) {
 		pts += ",gid=5"
 	}
 	if err := unix.Mount("devpts", filepath.Join(dev, "pts"), "devpts", unix.MS_NOSUID|unix.MS_NOEXEC, pts); err != nil {

@@ -159,6 +159,9 @@ func (r *run) do(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := r.place.checkUser(u); err != nil {
+		return err
+	}
 	cfg, err := r.config()
 	if err != nil {
 		return err
