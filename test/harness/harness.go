@@ -120,16 +120,17 @@ func (r Result) Fails(t testing.TB, code int, texts ...string) Result {
 // Run runs a command of this machine and ends the test if it fails.
 func Run(t testing.TB, args ...string) string {
 	t.Helper()
-	return execute(t, exec.Command(args[0], args[1:]...)).OK(t).Stdout
+	return Execute(t, exec.Command(args[0], args[1:]...)).OK(t).Stdout
 }
 
 // Try runs a command of this machine.
 func Try(t testing.TB, args ...string) Result {
 	t.Helper()
-	return execute(t, exec.Command(args[0], args[1:]...))
+	return Execute(t, exec.Command(args[0], args[1:]...))
 }
 
-func execute(t testing.TB, cmd *exec.Cmd) Result {
+// Execute runs a command that the test has put together, and collects what it writes.
+func Execute(t testing.TB, cmd *exec.Cmd) Result {
 	t.Helper()
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr

@@ -164,7 +164,7 @@ func (h *Home) Command(args ...string) *exec.Cmd {
 // Cairn runs cairn as the user.
 func (h *Home) Cairn(args ...string) Result {
 	h.t.Helper()
-	return execute(h.t, h.CairnCommand(args...))
+	return Execute(h.t, h.CairnCommand(args...))
 }
 
 // CairnStdin runs cairn with something on its standard input.
@@ -172,7 +172,7 @@ func (h *Home) CairnStdin(stdin io.Reader, args ...string) Result {
 	h.t.Helper()
 	cmd := h.CairnCommand(args...)
 	cmd.Stdin = stdin
-	return execute(h.t, cmd)
+	return Execute(h.t, cmd)
 }
 
 // CairnCommand is cairn to be started by the test.
@@ -183,7 +183,7 @@ func (h *Home) CairnCommand(args ...string) *exec.Cmd {
 // Run runs any command as the user and ends the test if it fails.
 func (h *Home) Run(args ...string) string {
 	h.t.Helper()
-	return execute(h.t, h.Command(args...)).OK(h.t).Stdout
+	return Execute(h.t, h.Command(args...)).OK(h.t).Stdout
 }
 
 // Path is a path in the working directory.
