@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"io"
 	"path/filepath"
 
 	"github.com/cairn-build/cairn/executor/runc"
@@ -11,6 +12,7 @@ import (
 	"github.com/cairn-build/cairn/pkg/source"
 	"github.com/cairn-build/cairn/pkg/store"
 	"github.com/cairn-build/cairn/snapshot/overlay"
+	"github.com/sirupsen/logrus"
 	"github.com/urfave/cli/v2"
 )
 
@@ -58,6 +60,8 @@ type engine struct {
 
 // openEngine puts the parts together.
 func (in invocation) openEngine(c *cli.Context) (_ *engine, err error) {
+	// What libcontainer writes to its log is meant for those who work on it; what went wrong it also returns.
+	logrus.SetOutput(io.Discard)
 	e := &engine{}
 	defer func() {
 		if err != nil {
