@@ -20,11 +20,13 @@ const (
 )
 
 const (
-	// gzipBlock is what is compressed as one piece, gzipDict what a piece may refer to of the one before. They decide the bytes of every
-	// layer: a change of either changes all blobs (but no DiffID).
+	// gzipBlock is what is compressed as one piece, gzipDict what a piece may refer to of the one before. They decide the
+	// bytes of every layer: a change of either changes all blobs (but no DiffID).
 	gzipBlock = 1 << 20
 	gzipDict  = 32 << 10
-	// gzipLevel is klauspost's: as small as the standard library's default on real layers, and two to three times as fast.
+	// gzipLevel is klauspost's. Against the standard library's default, which BuildKit uses: 1.6 % larger on prose, 2 % on
+	// programs, 3 % on source text, in half to a third of the time; 7 would be 0.1 to 1.5 % larger in two thirds of the
+	// time.
 	gzipLevel  = 6
 	maxWorkers = 8
 )
@@ -62,10 +64,10 @@ type nopCloser struct{ io.Writer }
 
 func (nopCloser) Close() error { return nil }
 
-// gzipWriter writes one gzip member (RFC 1952) whose deflate stream is made of blocks compressed at the same time, each with the end of the one
-// before as its dictionary. The bytes depend on the input alone: not on the number of processors, nor on how the input was cut
-// into writes. It is not pgzip because that keeps a goroutine until it is closed, which a layer that fails never is; here
-// the caller of Write hands on what is ready, and what is left behind is garbage.
+// gzipWriter writes one gzip member (RFC 1952) whose deflate stream is made of blocks compressed at the same time, each with
+// the end of the one before as its dictionary. The bytes depend on the input alone: not on the number of processors, nor on
+// how the input was cut into writes. It is not pgzip because that keeps a goroutine until it is closed, which a layer that
+// fails never is; here the caller of Write hands on what is ready, and what is left behind is garbage.
 type gzipWriter struct {
 	dst   io.Writer
 	level int
@@ -142,7 +144,12 @@ func (z *gzipWriter) start(last bool) {
 	}
 	done := make(chan []byte, 1)
 	z.pending = append(z.pending, done)
-	out := sink(z.buffer())
+	var out sink
+	if len(block) < gzipBlock/4 {
+		out = make(sink, 0, len(block)/2+64)
+	} else {
+		out = z.buffer()
+	}
 	go func() {
 		defer z.release(block)
 		var fw *flate.Writer

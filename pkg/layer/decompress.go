@@ -4,6 +4,8 @@ import (
 	"bufio"
 	"bytes"
 	"compress/bzip2"
+	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 
@@ -15,22 +17,24 @@ import (
 // maxWindow is the most memory a stream's dictionary may ask for: what zstd --long and xz -9 use.
 const maxWindow = 128 << 20
 
-// Decompress recognises how r is compressed by its first bytes and returns what is in it, and the kind: "gzip", "zstd", "bzip2", "xz" or
-// "uncompressed" (anything else). Everything is decoded in this process; no program is run. Closing does not close r.
+// Decompress recognises how r is compressed by its first bytes and returns what is in it, and the kind: "gzip", "zstd",
+// "bzip2", "xz" or "uncompressed" (anything else). Everything is decoded in this process; no program is run. Closing does
+// not close r.
 func Decompress(r io.Reader) (rc io.ReadCloser, kind string, err error) {
 	br := bufio.NewReaderSize(r, 128<<10)
 	head, err := br.Peek(6)
-	if err != nil && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, "", err
 	}
 	switch {
 	case bytes.HasPrefix(head, []byte{0x1f, 0x8b, 8}):
 		kind = gzipType
 		rc, err = gzip.NewReader(br)
-	case bytes.HasPrefix(head, []byte{0x28, 0xb5, 0x2f, 0xfd}), len(head) >= 4 && head[0]&0xf0 == 0x50 && bytes.Equal(head[1:4], []byte{0x2a, 0x4d, 0x18}):
+	case isZstd(head):
 		kind = zstdType
 		var z *zstd.Decoder
-		if z, err = zstd.NewReader(br, zstd.WithDecoderMaxWindow(maxWindow), zstd.WithDecoderLowmem(true), zstd.WithDecoderConcurrency(1)); err == nil {
+		z, err = zstd.NewReader(br, zstd.WithDecoderMaxWindow(maxWindow), zstd.WithDecoderLowmem(true), zstd.WithDecoderConcurrency(1))
+		if err == nil {
 			rc = z.IOReadCloser()
 		}
 	case bytes.HasPrefix(head, []byte("BZh")):
@@ -53,12 +57,22 @@ func Decompress(r io.Reader) (rc io.ReadCloser, kind string, err error) {
 	return rc, kind, nil
 }
 
-// checkXZ refuses a stream whose first block asks for a larger dictionary than any preset of xz does, as the library has no limit.
-// The block header (xz file format, 3.1): size, flags, compressed and uncompressed size if the flags say so, then filters as id,
-// length of properties, properties; for LZMA2 (0x21) those are one byte, the dictionary's size as (2 | bit 0) << (bits 1-5 + 11).
+// isZstd knows frames and the skippable frames that may come first (RFC 8878, 3.1).
+func isZstd(head []byte) bool {
+	if len(head) < 4 {
+		return false
+	}
+	magic := binary.LittleEndian.Uint32(head)
+	return magic == 0xfd2fb528 || magic&^0xf == 0x184d2a50
+}
+
+// checkXZ refuses a stream whose first block asks for a larger dictionary than any preset of xz does, as the library has no
+// limit. The block header (xz file format, 3.1): size, flags, compressed and uncompressed size if the flags say so, then
+// filters as id, length of properties, properties; for LZMA2 (0x21) those are one byte, the dictionary's size as (2 | bit 0)
+// << (bits 1-5 + 11).
 func checkXZ(br *bufio.Reader) error {
 	head, err := br.Peek(12 + 64)
-	if err != nil && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) {
 		return err
 	}
 	if len(head) < 12+8 {

@@ -15,22 +15,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Diff writes to w what the overlay upper directory changes over lower: the entries that changed, their parent directories and whiteouts.
-// upper must not change meanwhile. lower is nil for a root filesystem that has nothing below. w is left open.
+// Diff writes to w what the overlay upper directory changes over lower: the entries that changed, their parent directories
+// and whiteouts. upper must not change meanwhile. lower is nil for a root filesystem that has nothing below. w is left open.
 //
-// It is what BuildKit's overlay differ writes (util/overlay, with containerd's ChangeWriter): an entry that is as in lower is left out, where type,
-// mode, owner, device, link target, capabilities and user attributes count, and for all but directories size, time in seconds
-// and, those being equal, content; directories are there where something below changed; an opaque directory becomes a whiteout
-// for each name it hides; the root has no entry; sockets are left out. Unlike there, a file whose second name
-// changed is there under both names, so that they stay links, and fractions of seconds never make a difference: the layer is the same
-// whether the files below were unpacked from a layer, which cuts them, or not.
+// It is what BuildKit's overlay differ writes (util/overlay, with containerd's ChangeWriter): an entry that is as in lower
+// is left out, where type, mode, owner, device, link target, capabilities and user attributes count, and for all but
+// directories size, time in seconds and, those being equal, content; directories are there where something below changed; an
+// opaque directory becomes a whiteout for each name it hides; the root has no entry; sockets are left out. Unlike there, a
+// file whose second name changed is there under both names, so that they stay links, and fractions of seconds never make a
+// difference: the layer is the same whether the files below were unpacked from a layer, which cuts them, or not.
 func Diff(ctx context.Context, upper string, lower Tree, w *Writer) error {
 	fds, err := openDirs(upper)
 	if err != nil {
 		return fmt.Errorf("comparing %s: %w", upper, err)
 	}
-	defer fds.close()
 	d := &differ{dirs: fds, lower: lower}
+	defer d.close()
 	if d.lower == nil {
 		d.lower = Stack(nil, nil)
 	}
@@ -253,7 +253,8 @@ func layerXattrs(xattrs map[string]string) map[string]string {
 	return out
 }
 
-// wanted returns what belongs in the layer, in its order: what changed, the other names of files that did, and the directories on the way.
+// wanted returns what belongs in the layer, in its order: what changed, the other names of files that did, and the
+// directories on the way.
 func (d *differ) wanted() []*change {
 	inodes := map[uint64]bool{}
 	for _, c := range d.found {

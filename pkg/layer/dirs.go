@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// dirs opens directories below a root one component at a time, following no symlink. It keeps those on the way to the last one open,
-// as names mostly come in the order of a walk. It is not safe for concurrent use.
+// dirs opens directories below a root one component at a time, following no symlink. It keeps those on the way to the last
+// one open, as names mostly come in the order of a walk. It is not safe for concurrent use.
 type dirs struct {
 	root int
 	// stack is the open directories from below the root down to the one used last.

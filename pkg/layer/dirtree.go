@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// DirTree is a directory of this machine as a Tree. Nothing outside of it can be reached. Times are cut to seconds, sockets are left
-// out, and attributes are those that Diff writes. It is safe for concurrent use.
+// DirTree is a directory of this machine as a Tree. Nothing outside of it can be reached. Times are cut to seconds, sockets
+// are left out, and attributes are those that Diff writes. It is safe for concurrent use.
 type DirTree struct {
 	mu   sync.Mutex
 	dirs dirs

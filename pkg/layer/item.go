@@ -12,8 +12,8 @@ type Item struct {
 	Open func() (io.ReadCloser, error)
 }
 
-// WriteAll writes items in the order of a layer, whatever order they come in. It adds nothing of its own; of several items with one
-// path the last wins. Items is not changed.
+// WriteAll writes items in the order of a layer, whatever order they come in. It adds nothing of its own; of several items
+// with one path the last wins. Items is not changed.
 func WriteAll(w *Writer, items []Item) error {
 	order := make([]*Item, len(items))
 	for i := range items {

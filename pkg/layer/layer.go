@@ -69,7 +69,8 @@ type Entry struct {
 // as Entry.Path is; symlinks are never followed (Resolve does that, inside the tree). A missing name is an error for
 // which errors.Is(err, fs.ErrNotExist) holds.
 type Tree interface {
-	// Lstat returns the entry of one name. It is never a Whiteout; a Hardlink is returned as the File it names with Path set to name.
+	// Lstat returns the entry of one name. It is never a Whiteout; a Hardlink is returned as the File it names with Path set
+	// to name.
 	Lstat(name string) (Entry, error)
 	// ReadDir returns the entries of a directory sorted by name.
 	ReadDir(name string) ([]Entry, error)
@@ -77,6 +78,7 @@ type Tree interface {
 	Open(name string) (io.ReadCloser, error)
 	// Digest returns the digest of a regular file's content. It may be remembered from an earlier read.
 	Digest(name string) (digest.Digest, error)
-	// LinkID returns a value that is equal for names of one tree that are hard links of each other, and "" for a file with one name.
+	// LinkID returns a value that is equal for names of one tree that are hard links of each other, and "" for a file with
+	// one name.
 	LinkID(name string) (string, error)
 }

@@ -205,8 +205,8 @@ func (u *unpacker) finish(ix *Index) error {
 	return nil
 }
 
-// landed returns the index of the layer as it lies on the ones below, and checks that it was unpacked so. They can only differ if the
-// layer itself changes, after it used it, where a symlink leads: no tool writes such a layer.
+// landed returns the index of the layer as it lies on the ones below, and checks that it was unpacked so. They can only
+// differ if the layer itself changes, after it used it, where a symlink leads: no tool writes such a layer.
 func (u *unpacker) landed(ix *Index) (*Index, error) {
 	l := &lander{ix: ix, lower: u.lower, dirs: map[string]string{".": "."}}
 	for _, d := range ix.implicit {
@@ -224,7 +224,7 @@ func (u *unpacker) landed(ix *Index) (*Index, error) {
 			return nil, err
 		}
 		if got := u.reader.nodes[e.Path].disk; got != want {
-			return nil, fmt.Errorf("entry %q belongs at %q but lies at %q: the layer changes the way there after it used it", e.Path, want, got)
+			return nil, fmt.Errorf("entry %q belongs at %q but lies at %q: a later entry changes the way", e.Path, want, got)
 		}
 	}
 	for _, n := range u.moved {
@@ -238,8 +238,8 @@ func (u *unpacker) landed(ix *Index) (*Index, error) {
 	return l.index()
 }
 
-// whiteouts hides what the layers below have and this one removes. What they do not have needs no whiteout, and would show one in a
-// directory that overlayfs has nothing to merge with.
+// whiteouts hides what the layers below have and this one removes. What they do not have needs no whiteout, and would show
+// one in a directory that overlayfs has nothing to merge with.
 func (u *unpacker) whiteouts(ix *Index) error {
 	for i := range ix.entries {
 		e := &ix.entries[i]

@@ -10,9 +10,9 @@ import (
 	"time"
 )
 
-// reader turns the headers of an archive into the entries of a layer: what a sequence of entries, of which a later one may replace an
-// earlier one or pass through a symlink of it, leaves in the end. It sees only this layer; what lies below is the business of
-// land and of unpacker.
+// reader turns the headers of an archive into the entries of a layer: what a sequence of entries, of which a later one may
+// replace an earlier one or pass through a symlink of it, leaves in the end. It sees only this layer; what lies below is the
+// business of land and of unpacker.
 type reader struct {
 	lim   Limits
 	nodes map[string]*node
@@ -27,8 +27,8 @@ type reader struct {
 	lastNode *node
 }
 
-// node is one path of the layer being read. A node is alive as long as it is in nodes and its parent is alive: replacing a directory
-// drops all that was in it at no cost.
+// node is one path of the layer being read. A node is alive as long as it is in nodes and its parent is alive: replacing a
+// directory drops all that was in it at no cost.
 type node struct {
 	e      Entry
 	parent *node
@@ -241,7 +241,8 @@ func (r *reader) checkImplied(p string) error {
 	return nil
 }
 
-// whiteout takes an entry whose name starts with .wh. (image-spec, layer.md); other names with the prefix twice are notes of aufs.
+// whiteout takes an entry whose name starts with .wh. (image-spec, layer.md); other names with the prefix twice are notes of
+// aufs.
 func (r *reader) whiteout(dir, base string) (*node, action, error) {
 	if strings.HasPrefix(base, whiteoutMeta) && base != whiteoutOpaque {
 		return nil, skipEntry, nil
@@ -297,11 +298,11 @@ func entryOf(h *tar.Header) (Entry, error) {
 	if e.UID < 0 || e.UID > maxID || e.GID < 0 || e.GID > maxID {
 		return e, fmt.Errorf("owner %d:%d", e.UID, e.GID)
 	}
-	if (e.Type == Symlink || e.Type == Hardlink) && (e.Linkname == "" || len(e.Linkname) >= maxPath || strings.IndexByte(e.Linkname, 0) >= 0) {
+	if isLink := e.Type == Symlink || e.Type == Hardlink; isLink && (e.Linkname == "" || len(e.Linkname) >= maxPath) {
 		return e, fmt.Errorf("link to %.60q", e.Linkname)
 	}
 	// Device numbers have 12 and 20 bits in Linux. 0:0 would be a whiteout to overlayfs.
-	if isDev := e.Type == Char || e.Type == Block; isDev && (e.Devmajor < 0 || e.Devmajor >= 1<<12 || e.Devminor < 0 || e.Devminor >= 1<<20) {
+	if e.Devmajor < 0 || e.Devmajor >= 1<<12 || e.Devminor < 0 || e.Devminor >= 1<<20 {
 		return e, fmt.Errorf("device %d:%d", e.Devmajor, e.Devminor)
 	}
 	if e.Type == Char && e.Devmajor == 0 && e.Devminor == 0 {

@@ -7,8 +7,9 @@ import (
 	"syscall"
 )
 
-// Resolve follows the symlinks of name inside t, including the last component when it is one, and returns the clean path that is meant. The
-// path returned may not exist; at most 255 links are followed (then the error is ELOOP). ".." never leaves the root.
+// Resolve follows the symlinks of name inside t, including the last component when it is one, and returns the clean path
+// that is meant. The path returned may not exist; at most 255 links are followed (then the error is ELOOP). ".." never
+// leaves the root.
 func Resolve(t Tree, name string) (string, error) {
 	return resolve(name, func(p string) (string, bool, error) { return lowerLink(t, p) })
 }

@@ -9,9 +9,10 @@ import (
 	"time"
 )
 
-// Rewrite copies the layer l, whose blob is r, to w with the times of all entries bounded by w.Clamp, as BuildKit's rewrite-timestamp does
-// (util/converter; it leaves the layers of the base image alone). Nothing else of the archive changes but what an encoder decides;
-// its order stays. r is checked against l.DiffID. Nothing must have been added to w, and nothing can be: close it next.
+// Rewrite copies the layer l, whose blob is r, to w with the times of all entries bounded by w.Clamp, as BuildKit's
+// rewrite-timestamp does (util/converter; it leaves the layers of the base image alone). Nothing else of the archive changes
+// but what an encoder decides; its order stays. r is checked against l.DiffID. Nothing must have been added to w, and
+// nothing can be: close it next.
 func Rewrite(ctx context.Context, r io.Reader, l Layer, w *Writer) error {
 	if w.err == nil {
 		if err := rewrite(ctx, r, l, w); err != nil {

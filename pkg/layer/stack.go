@@ -14,13 +14,13 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// Stack returns the Tree that layers make, bottom first: whiteouts and opaque directories of the upper hide what is below. Content is
-// fetched through open, which gets the number of the layer and the path in it; files that the index itself holds (etc/passwd,
-// etc/group) never need it.
+// Stack returns the Tree that layers make, bottom first: whiteouts and opaque directories of the upper hide what is below.
+// Content is fetched through open, which gets the number of the layer and the path in it; files that the index itself holds
+// (etc/passwd, etc/group) never need it.
 //
-// A directory that no layer has an entry for belongs to root, with mode 0755 and time 0. Entries whose parent is a symlink in a layer
-// below land where the link points, and that is the path open gets: the one at which Unpack puts the file. The path of a
-// hard link is that of the File it names. The tree is safe for concurrent use.
+// A directory that no layer has an entry for belongs to root, with mode 0755 and time 0. Entries whose parent is a symlink
+// in a layer below land where the link points, and that is the path open gets: the one at which Unpack puts the file. The
+// path of a hard link is that of the File it names. The tree is safe for concurrent use.
 func Stack(ixs []*Index, open OpenFunc) Tree {
 	s := &stack{open: open, dirs: map[string]*dirState{}}
 	for n, ix := range ixs {
@@ -46,7 +46,8 @@ type stack struct {
 	dirs map[string]*dirState
 }
 
-// dirState is what is known of one directory: its entry, and where its layers have what is below it, top first. nil is no directory.
+// dirState is what is known of one directory: its entry, and where its layers have what is below it, top first. nil is no
+// directory.
 type dirState struct {
 	entry Entry
 	parts []part

@@ -13,8 +13,8 @@ import (
 
 // Limits bounds what a layer may cost to read.
 type Limits struct {
-	// Bytes is the most that may come out of the decompressor, and the most that all files together may hold (a sparse file holds more than its
-	// part of the archive); Entries the most paths. 0 is the default: 20 GiB and 2 million.
+	// Bytes is the most that may come out of the decompressor, and the most that all files together may hold (a sparse file
+	// holds more than its part of the archive); Entries the most paths. 0 is the default: 20 GiB and 2 million.
 	Bytes, Entries int64
 }
 

@@ -10,19 +10,21 @@ import (
 	"io"
 )
 
-// Unpack reads the compressed blob r of l, checks that its content has l.DiffID, and returns its index. When dir is not empty the layer is also unpacked
-// there in overlay form: whiteouts are character devices 0/0, opaque directories carry user.overlay.opaque. Nothing is ever written
-// outside dir. lower is the tree of the layers below, for entries whose parent is a symlink there; nil for the lowest.
+// Unpack reads the compressed blob r of l, checks that its content has l.DiffID, and returns its index. When dir is not
+// empty the layer is also unpacked there in overlay form: whiteouts are character devices 0/0, opaque directories carry
+// user.overlay.opaque. Nothing is ever written outside dir. lower is the tree of the layers below, for entries whose parent
+// is a symlink there; nil for the lowest.
 //
-// dir must be empty. It is for overlayfs mounted with userxattr over what lower is; whiteouts of what lower does not have are
-// left out. After an error dir holds something unfinished.
+// dir must be empty. It is for overlayfs mounted with userxattr over what lower is; whiteouts of what lower does not have
+// are left out. After an error dir holds something unfinished.
 //
-// The index is the same whatever dir and lower are. What a layer says is kept but for: times of access and change; user and group names;
-// attributes other than security.capability, user.* and POSIX ACLs; and attributes of what is neither file nor directory. An attribute
-// user.overlay.* is stored under the name by which overlayfs shows it to its users, never as its own note. Devices that
-// the kernel does not let this process make (EPERM, as in every user namespace) are in the index but not in dir: images have them in /dev,
-// which is mounted over wherever something runs. A device 0:0, a root that is no directory, a parent that is a file, a hard link to
-// what the layer does not have before it, names too long for Linux, and all that exceeds lim, is an error.
+// The index is the same whatever dir and lower are. What a layer says is kept but for: times of access and change; user and
+// group names; attributes other than security.capability, user.* and POSIX ACLs; and attributes of what is neither file nor
+// directory. An attribute user.overlay.* is stored under the name by which overlayfs shows it to its users, never as its own
+// note. Devices that the kernel does not let this process make (EPERM, as in every user namespace) are in the index but not
+// in dir: images have them in /dev, which is mounted over wherever something runs. A device 0:0, a root that is no
+// directory, a parent that is a file, a hard link to what the layer does not have before it, names too long for Linux, and
+// all that exceeds lim, is an error.
 func Unpack(ctx context.Context, r io.Reader, l Layer, dir string, lower Tree, lim Limits) (*Index, error) {
 	ix, err := unpack(ctx, r, l, dir, lower, lim)
 	if err != nil {
@@ -57,8 +59,8 @@ func unpack(ctx context.Context, r io.Reader, l Layer, dir string, lower Tree, l
 	return ix, to.finish(ix)
 }
 
-// visitFunc gets each header of a layer, the node it placed (nil if none), and the content of a File. What it leaves of the content is read
-// after it.
+// visitFunc gets each header of a layer, the node it placed (nil if none), and the content of a File. What it leaves of the
+// content is read after it.
 type visitFunc func(h *tar.Header, n *node, content io.Reader) error
 
 // readLayer reads the whole of a layer and checks it. The nodes of files have a digest once it returns.

@@ -42,15 +42,17 @@ const (
 // already (sha256:4f4fb700ef54461cfa02571ae0db9a0dc1e0cdb5577484a6d75e68dc38e8acc1).
 const emptyGzip = "1f8b08000000000000ff621805a360148c5800080000ffff2eafb5ef00040000"
 
-// Writer writes one layer: entries in, tar → DiffID → compressor → dst out, in one pass and constant memory (but for the index). The same
-// entries give the same bytes everywhere: one order (parents first, then by path), one encoding, times cut to seconds.
+// Writer writes one layer: entries in, tar → DiffID → compressor → dst out, in one pass and constant memory (but for the
+// index). The same entries give the same bytes everywhere: one order (parents first, then by path), one encoding, times cut
+// to seconds.
 //
-// Headers are those of BuildKit's layers (containerd pkg/archive): USTAR, or PAX where a value needs it; no user and group names; no access and
-// change times; whiteouts are empty files .wh.NAME of mode 0, root's, of time 0.
+// Headers are those of BuildKit's layers (containerd pkg/archive): USTAR, or PAX where a value needs it; no user and group
+// names; no access and change times; whiteouts are empty files .wh.NAME of mode 0, root's, of time 0.
 //
 // A Writer that is not closed needs no cleaning up. After an error every call fails with it.
 type Writer struct {
-	// Clamp, if not nil, is the latest time an entry may have (SOURCE_DATE_EPOCH): those newer get it. Set it before the first Add.
+	// Clamp, if not nil, is the latest time an entry may have (SOURCE_DATE_EPOCH): those newer get it. Set it before the
+	// first Add.
 	Clamp *time.Time
 
 	dst       io.Writer
@@ -76,14 +78,16 @@ func NewWriter(dst io.Writer, c Compression) (*Writer, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &Writer{dst: dst, c: c, comp: comp, mediaType: mediaType, diffID: sha256.New(), content: sha256.New(), names: map[string][]byte{}}
+	w := &Writer{dst: dst, c: c, comp: comp, mediaType: mediaType, diffID: sha256.New(), content: sha256.New()}
+	w.names = map[string][]byte{}
 	w.buf = bufio.NewWriterSize(io.MultiWriter(w.diffID, comp), 64<<10)
 	w.tw = tar.NewWriter(w.buf)
 	return w, nil
 }
 
-// Add appends one entry; content is read for a File and must be exactly Size bytes. Entries must come in the order of Less, and a
-// Hardlink, which needs no other field than Linkname, after the File it names. Names that a layer cannot have, those of whiteouts, are an error.
+// Add appends one entry; content is read for a File and must be exactly Size bytes. Entries must come in the order of Less,
+// and a Hardlink, which needs no other field than Linkname, after the File it names. Names that a layer cannot have, those
+// of whiteouts, are an error.
 func (w *Writer) Add(e Entry, content io.Reader) error {
 	if w.err == nil {
 		if err := w.add(e, content); err != nil {
@@ -317,9 +321,9 @@ func (w *Writer) close() error {
 	return w.comp.Close()
 }
 
-// keptXattrs returns those of xattrs that a layer's index keeps and a snapshot gets: what is the file's own, not the host's business.
-// Labels of security modules (security.selinux) and what only the initial user namespace can set (trusted.*) are left out, as the
-// result must not depend on who applies the layer.
+// keptXattrs returns those of xattrs that a layer's index keeps and a snapshot gets: what is the file's own, not the host's
+// business. Labels of security modules (security.selinux) and what only the initial user namespace can set (trusted.*) are
+// left out, as the result must not depend on who applies the layer.
 func keptXattrs(xattrs map[string]string) map[string]string {
 	var out map[string]string
 	for k, v := range xattrs {

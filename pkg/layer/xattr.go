@@ -52,8 +52,8 @@ type xattrError struct {
 func (e *xattrError) Error() string { return "setting attribute " + e.name + ": " + e.err.Error() }
 func (e *xattrError) Unwrap() error { return e.err }
 
-// readXattrs returns the attributes of an open file that belong in a layer: its capabilities and those of users. overlayfs' notes are
-// returned apart.
+// readXattrs returns the attributes of an open file that belong in a layer: its capabilities and those of users. overlayfs'
+// notes are returned apart.
 func readXattrs(fd int) (own, overlay map[string]string, err error) {
 	names, err := listXattrs(fd)
 	if err != nil {
