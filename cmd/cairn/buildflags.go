@@ -42,15 +42,13 @@ func buildFlags() []cli.Flag {
 		&cli.IntFlag{Name: "jobs", Aliases: []string{"j"}, Usage: "work on at most `N` steps at once; 0 is no limit"},
 		yes("check", "check the Dockerfile and build nothing; short for --call check"),
 		text("call", "ask for `build|check|outline|targets[,format=json]`; all but build only tell about the Dockerfile"),
-		list("cache-from", "not supported yet"),
-		list("cache-to", "not supported yet"),
 		yes("load", "refused: there is no daemon to load into; use --output type=docker"),
 		text("provenance", "`false` is accepted; attestations are not supported yet"),
 		text("sbom", "`false` is accepted; attestations are not supported yet"),
 		list("attest", "not supported yet"),
 		rootFlag(),
 	}
-	return append(flags, registryFlags()...)
+	return append(append(flags, cacheFlags()...), registryFlags()...)
 }
 
 // refuse finds the flags that people type for other builders and that are not carried out here.
@@ -59,10 +57,8 @@ func refuse(c *cli.Context) error {
 		return usagef("--load: there is no daemon to load into").
 			withHint("leave it out to keep the image in the local store, or --output type=docker,dest=- | docker load")
 	}
-	for _, name := range []string{"cache-from", "cache-to", "attest"} {
-		if v := c.StringSlice(name); len(v) > 0 {
-			return usagef("--%s %s: not supported yet", name, v[0]).withHint("leave it out; steps are always cached in --root")
-		}
+	if v := c.StringSlice("attest"); len(v) > 0 {
+		return usagef("--attest %s: not supported yet", v[0]).withHint("leave it out")
 	}
 	for _, name := range []string{"provenance", "sbom"} {
 		if err := parseAttestation(name, c.String(name)); err != nil {
@@ -121,6 +117,9 @@ func (in invocation) parseBuild(c *cli.Context) (*buildRequest, error) {
 		return nil, usagef("--jobs %d: not a number of steps", o.Cache.Jobs)
 	}
 	o.Cache.NoCache, o.Cache.NoCacheFilter = c.Bool("no-cache"), c.StringSlice("no-cache-filter")
+	if o.Share, err = parseShare(c); err != nil {
+		return nil, err
+	}
 	return req, in.parseResult(c, o)
 }
 

@@ -10,6 +10,7 @@ import (
 	"errors"
 
 	"github.com/cairn-build/cairn/pkg/export"
+	"github.com/cairn-build/cairn/pkg/plan"
 	"github.com/cairn-build/cairn/pkg/progress"
 )
 
@@ -34,9 +35,28 @@ func Build(ctx context.Context, o Options) (_ Result, err error) {
 	if err != nil {
 		return Result{}, err
 	}
-	results, err := solvePhase(ctx, plans, in, o)
-	if err != nil {
-		return Result{}, locate(file, err)
+	r := openReuse(ctx, in, o)
+	for {
+		r.begin()
+		res, err := attempt(ctx, plans, r, in)
+		if !r.again(ctx, err) {
+			return res, locate(file, err)
+		}
 	}
-	return exportPhase(ctx, plans, results, o)
+}
+
+// attempt solves, exports, and shares the cache.
+func attempt(ctx context.Context, plans []*plan.Plan, r *reuse, in *inputs) (Result, error) {
+	results, err := solvePhase(ctx, plans, r, in)
+	if err != nil {
+		return Result{}, err
+	}
+	if err := r.prove(ctx, results); err != nil {
+		return Result{}, err
+	}
+	res, err := exportPhase(ctx, plans, results, r)
+	if err != nil {
+		return Result{}, err
+	}
+	return res, r.export(ctx, results)
 }

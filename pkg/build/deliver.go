@@ -11,14 +11,15 @@ import (
 
 // exportPhase assembles the image and delivers it to every output; with none it stays in the local store. Assembling is part of exporting because an output's
 // attributes (compression, rewrite-timestamp, annotations) decide about the image's bytes.
-func exportPhase(ctx context.Context, plans []*plan.Plan, results []*solve.Result, o Options) (Result, error) {
+func exportPhase(ctx context.Context, plans []*plan.Plan, results []*solve.Result, r *reuse) (Result, error) {
+	o := r.options
 	req := export.Request{
 		Images: specs(plans, results), Names: o.Result.Tags, Annotations: o.Result.Annotations, Epoch: epoch(plans[0]),
 	}
 	deps := export.Deps{
-		Store: o.Parts.Store, Registry: o.Parts.Registry, Blob: o.Parts.Images.Blob, Stdout: o.Result.Stdout,
+		Store: o.Parts.Store, Registry: o.Parts.Registry, Blob: r.images.Blob, Stdout: o.Result.Stdout,
 		Tree: func(ctx context.Context, chain []layer.Layer) (layer.Tree, error) {
-			return solve.Tree(ctx, chain, o.Parts.Images, o.Parts.Snapshotter)
+			return solve.Tree(ctx, chain, r.images, o.Parts.Snapshotter)
 		},
 	}
 	outputs := o.Result.Outputs
@@ -27,11 +28,11 @@ func exportPhase(ctx context.Context, plans []*plan.Plan, results []*solve.Resul
 	}
 	var res Result
 	for _, out := range outputs {
-		r, err := export.Export(ctx, out, req, deps)
+		done, err := export.Export(ctx, out, req, deps)
 		if err != nil {
 			return Result{}, err
 		}
-		res.add(r)
+		res.add(done)
 	}
 	return res, nil
 }

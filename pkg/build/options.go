@@ -22,6 +22,7 @@ type Options struct {
 	Args   Args
 	Run    solve.RunOptions
 	Cache  solve.CacheOptions
+	Share  ShareOptions
 	Result ResultOptions
 	// Parts are what the phases work with.
 	Parts Parts

@@ -76,9 +76,10 @@ func report(v *progress.Vertex, file *dockerfile.File, p *plan.Plan) {
 }
 
 // solvePhase carries out the plans.
-func solvePhase(ctx context.Context, plans []*plan.Plan, in *inputs, o Options) ([]*solve.Result, error) {
+func solvePhase(ctx context.Context, plans []*plan.Plan, r *reuse, in *inputs) ([]*solve.Result, error) {
+	o := r.options
 	so := solve.Options{
-		Store: o.Parts.Store, Cache: in.cache, Images: o.Parts.Images, Contexts: in,
+		Store: o.Parts.Store, Cache: r.recorder, Images: r.images, Contexts: in,
 		Snapshotter: o.Parts.Snapshotter, Executor: o.Parts.Executor, Run: o.Run, Reuse: o.Cache,
 	}
 	if name := o.Args.BuildArgs["BUILDKIT_SANDBOX_HOSTNAME"]; name != "" {

@@ -28,6 +28,9 @@ const (
 
 const artifactVersion = 1
 
+// maxEmbedded is the largest index, in bytes, that goes into the records: it costs a request less.
+const maxEmbedded = 2 << 10
+
 // Bounds on what an import may bring, in bytes and numbers.
 const (
 	maxIndexBlob   = 64 << 20
@@ -50,7 +53,8 @@ type artifactDocument struct {
 type layerDocument struct {
 	DiffID digest.Digest `json:"diffID"`
 	// Blob is nil for a layer of a base image.
-	Blob  *ocispec.Descriptor `json:"blob,omitempty"`
+	Blob *ocispec.Descriptor `json:"blob,omitempty"`
+	// Index is a blob of its own or, where it is small, in the descriptor's Data (descriptor.md, "Embedded Content").
 	Index *ocispec.Descriptor `json:"index,omitempty"`
 }
 

@@ -50,7 +50,7 @@ func openDepot(l Location, reg Registry, create bool) (depot, error) {
 		if err != nil {
 			return nil, err
 		}
-		return &repository{Registry: reg, ref: reference.TagNameOnly(n).String(), repo: n.Name()}, nil
+		return &repository{Registry: reg, ref: n.String(), repo: n.Name()}, nil
 	case TypeLocal:
 		return newLayout(l, create)
 	}

@@ -170,7 +170,7 @@ func (e *exporter) index(diffID digest.Digest) (*ocispec.Descriptor, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		// What an import has is passed on as it is, without being looked at; it is fetched if the depot does not have it.
 		d, fetch := e.Imports.indexBlob(diffID)
-		if d != nil && e.lent[d.Digest] == nil && e.small[d.Digest] == nil {
+		if d != nil && len(d.Data) == 0 && e.lent[d.Digest] == nil && e.small[d.Digest] == nil {
 			e.lent[d.Digest] = fetch
 			e.blobs = append(e.blobs, *d)
 		}
@@ -184,6 +184,10 @@ func (e *exporter) index(diffID digest.Digest) (*ocispec.Descriptor, error) {
 		return nil, fmt.Errorf("compressing the index of layer %s: %w", diffID, err)
 	}
 	b := newBlob(indexType, data)
+	if len(data) <= maxEmbedded {
+		b.desc.Data = data
+		return &b.desc, nil
+	}
 	if e.small[b.desc.Digest] == nil && e.lent[b.desc.Digest] == nil {
 		e.small[b.desc.Digest] = b.data
 		e.blobs = append(e.blobs, b.desc)
@@ -196,7 +200,7 @@ func (im *Imports) indexBlob(diffID digest.Digest) (d *ocispec.Descriptor, fetch
 	im.each(func(i *Import) bool {
 		found, ok := i.indexes[diffID]
 		if ok {
-			found = plain(found)
+			found.MediaType, found.URLs, found.Annotations = indexType, nil, nil
 			d, fetch = &found, func(ctx context.Context) ([]byte, error) { return i.small(ctx, found, maxIndexBlob) }
 		}
 		return ok

@@ -110,6 +110,9 @@ func (im *Import) small(ctx context.Context, d ocispec.Descriptor, limit int64) 
 	if err := checkDigest(d.Digest); err != nil {
 		return nil, err
 	}
+	if len(d.Data) > 0 && digest.FromBytes(d.Data) == d.Digest {
+		return d.Data, nil
+	}
 	if im.store != nil {
 		if data, err := im.store.ReadBlob(d.Digest, limit); err == nil {
 			return data, nil

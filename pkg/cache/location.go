@@ -57,6 +57,17 @@ func (l Location) String() string {
 	return l.Type
 }
 
+// Name is what trust in records from there is remembered by: the repository, or the directory.
+func (l Location) Name() string {
+	if l.Type == TypeLocal {
+		return layoutOrigin + l.Dir
+	}
+	if n, err := reference.ParseNormalizedNamed(l.Ref); err == nil {
+		return n.Name()
+	}
+	return l.String()
+}
+
 // direction is what a location is read for: the flag's name, the keys of each type, and those that are needed.
 type direction struct {
 	flag string

@@ -209,6 +209,9 @@ func (o Output) flag(k string, def bool) bool {
 	return b && err == nil
 }
 
+// HoldsLayers reports whether the output is made of the bytes of the layers: a registry and the local store may do with their names.
+func (o Output) HoldsLayers() bool { return o.Type != TypeRegistry && o.Type != TypeImage }
+
 // names are those of name=, normalised.
 func (o Output) names() ([]string, error) {
 	var out []string

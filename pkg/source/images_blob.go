@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"strings"
 	"time"
 
 	"github.com/cairn-build/cairn/pkg/layer"
@@ -41,8 +42,9 @@ func (im *Images) Blob(ctx context.Context, l layer.Layer) (io.ReadCloser, error
 			rc, err := im.fetch(ctx, l, f)
 			if err != nil {
 				im.finish(l, f)
+				return nil, &layer.UnusableError{Layer: l, Err: err}
 			}
-			return rc, err
+			return rc, nil
 		}
 		select {
 		case <-f.done:
@@ -72,6 +74,8 @@ func (im *Images) fetch(ctx context.Context, l layer.Layer, f *fetch) (io.ReadCl
 	switch {
 	case l.Origin == "":
 		return nil, fmt.Errorf("fetching layer %s: it is not held, and it is not known where it is", d.Digest)
+	case strings.HasPrefix(l.Origin, layoutScheme):
+		return im.fetchLayout(ctx, l, f)
 	case im.o.Offline:
 		return nil, fmt.Errorf("fetching layer %s of %s: offline, and it is not held", d.Digest, l.Origin)
 	}
@@ -87,7 +91,21 @@ func (im *Images) fetch(ctx context.Context, l layer.Layer, f *fetch) (io.ReadCl
 		v.Done(err)
 		return nil, fmt.Errorf("fetching layer %s: %w", d.Digest, err)
 	}
-	return &tee{src: src, w: w, desc: d, vertex: v, finish: func() { im.finish(l, f) }}, nil
+	return &tee{layer: l, src: src, w: w, desc: d, vertex: v, finish: func() { im.finish(l, f) }}, nil
+}
+
+// fetchLayout copies a blob into the store from the OCI layout that is its Origin (a cache of type=local).
+func (im *Images) fetchLayout(ctx context.Context, l layer.Layer, f *fetch) (io.ReadCloser, error) {
+	lay, err := (&layout{path: strings.TrimPrefix(l.Origin, layoutScheme)}).open()
+	if err != nil {
+		return nil, err
+	}
+	defer lay.close()
+	if err := im.importBlob(ctx, lay, l.Descriptor); err != nil {
+		return nil, fmt.Errorf("fetching layer %s of %s: %w", l.Descriptor.Digest, l.Origin, err)
+	}
+	im.finish(l, f)
+	return im.o.Store.OpenBlob(l.Descriptor.Digest)
 }
 
 func familiar(repo string) string {
@@ -103,6 +121,7 @@ const maxTail = 1 << 20
 
 // tee is a blob being read and written to the store. It is kept when it has been read to the end.
 type tee struct {
+	layer  layer.Layer
 	src    io.ReadCloser
 	w      *store.BlobWriter
 	desc   ocispec.Descriptor
@@ -138,8 +157,9 @@ func (t *tee) Read(p []byte) (int, error) {
 		if _, cerr := t.w.Commit(t.desc.Digest); cerr != nil {
 			return n, t.end(fmt.Errorf("keeping layer %s: %w", t.desc.Digest, cerr))
 		}
+		return n, t.end(err)
 	}
-	return n, t.end(err)
+	return n, t.end(&layer.UnusableError{Layer: t.layer, Err: err})
 }
 
 // end notes how it ended; only the first end counts.
@@ -200,7 +220,7 @@ func (im *Images) Index(ctx context.Context, l layer.Layer) (*layer.Index, error
 		defer rc.Close()
 		ix, err := layer.Unpack(ctx, rc, l, "", nil, im.o.Limits)
 		if err != nil {
-			return nil, fmt.Errorf("reading layer %s: %w", l.Descriptor.Digest, err)
+			return nil, &layer.UnusableError{Layer: l, Err: fmt.Errorf("reading layer %s: %w", l.Descriptor.Digest, err)}
 		}
 		// Only at its end is the blob known to be what its digest says.
 		if _, err := io.Copy(io.Discard, rc); err != nil {

@@ -42,6 +42,11 @@ func openLayout(s string) (*layout, error) {
 		base, l.tag, _ = strings.Cut(base, ":")
 		l.path = dir + base
 	}
+	return l.open()
+}
+
+// open opens the directory of a layout.
+func (l *layout) open() (*layout, error) {
 	root, err := os.OpenRoot(l.path)
 	if err != nil {
 		return nil, fmt.Errorf("opening OCI layout: %w", err)
@@ -64,8 +69,8 @@ func openLayout(s string) (*layout, error) {
 
 func (l *layout) close() { l.root.Close() }
 
-// open opens a regular file. A symlink could stand for a file outside that the layout's maker cannot read, a FIFO would wait for ever.
-func (l *layout) open(name string) (*os.File, error) {
+// openFile opens a regular file. A symlink could stand for a file outside that the layout's maker cannot read, a FIFO would wait for ever.
+func (l *layout) openFile(name string) (*os.File, error) {
 	before, err := l.root.Lstat(name)
 	if err != nil {
 		return nil, err
@@ -89,7 +94,7 @@ func (l *layout) open(name string) (*os.File, error) {
 }
 
 func (l *layout) file(name string, limit int64) ([]byte, error) {
-	f, err := l.open(name)
+	f, err := l.openFile(name)
 	if err != nil {
 		return nil, err
 	}
@@ -192,7 +197,7 @@ func (im *Images) importBlob(ctx context.Context, l *layout, desc ocispec.Descri
 	if err != nil {
 		return err
 	}
-	f, err := l.open(name)
+	f, err := l.openFile(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("the layout does not have %s: %w", desc.Digest, err)
 	}

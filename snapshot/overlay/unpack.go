@@ -128,7 +128,7 @@ func (n *node) readLayer(ctx context.Context, dir string) (*layer.Index, error) 
 	}
 	ix, err := layer.Unpack(ctx, r, n.layer, dir, lower, n.u.s.opts.Limits)
 	if err != nil {
-		return nil, err
+		return nil, &layer.UnusableError{Layer: n.layer, Err: err}
 	}
 	if err := n.u.s.opts.Store.PutLayer(n.layer, ix); err != nil {
 		return nil, err

@@ -43,7 +43,7 @@ var edges = map[string][]string{
 	"pkg/build": {"pkg/solve", "pkg/plan", "pkg/dockerfile", "pkg/cache", "pkg/source", "pkg/registry", "pkg/image", "pkg/export",
 		"pkg/layer", "pkg/store", "pkg/secret", "pkg/progress", "pkg/copy", "snapshot", "executor"},
 	// The command puts the parts of a build together: it is the one place that names implementations.
-	"cmd/cairn": {"pkg/build", "pkg/userns", "pkg/progress", "pkg/secret", "pkg/solve", "pkg/source", "pkg/registry", "pkg/export",
+	"cmd/cairn": {"pkg/build", "pkg/cache", "pkg/userns", "pkg/progress", "pkg/secret", "pkg/solve", "pkg/source", "pkg/registry", "pkg/export",
 		"pkg/image", "pkg/plan", "pkg/dockerfile", "pkg/layer", "pkg/store", "snapshot", "snapshot/overlay", "executor", "executor/runc"},
 }
 

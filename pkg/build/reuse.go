@@ -1,0 +1,168 @@
+package build
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"sync"
+
+	"github.com/cairn-build/cairn/pkg/cache"
+	"github.com/cairn-build/cairn/pkg/layer"
+	"github.com/cairn-build/cairn/pkg/plan"
+	"github.com/cairn-build/cairn/pkg/progress"
+	"github.com/cairn-build/cairn/pkg/solve"
+	"github.com/cairn-build/cairn/pkg/source"
+)
+
+// ShareOptions say where cache records come from and go to besides the local store.
+type ShareOptions struct {
+	// From are asked in order for what the local store does not know. One that cannot be had is a warning.
+	From []cache.Location
+	// To get the records of the build when the image has been delivered.
+	To []cache.Location
+}
+
+// reuse is the cache as one build uses it.
+type reuse struct {
+	options  Options
+	local    *cache.Cache
+	imports  *cache.Imports
+	images   *knownImages
+	recorder *cache.Recorder
+}
+
+// openReuse puts the cache of a build together, and begins to fetch what is imported.
+func openReuse(ctx context.Context, in *inputs, o Options) *reuse {
+	var from []func() *cache.Import
+	trusted := make([]string, 0, len(o.Share.From))
+	for _, l := range o.Share.From {
+		from = append(from, openImport(ctx, l, o))
+		trusted = append(trusted, l.Name())
+	}
+	local := in.cache.For(cache.Build{Project: o.Input.Context + "\x00" + o.Input.Dockerfile, Trusted: trusted})
+	r := &reuse{options: o, local: local, imports: cache.NewImports(local, from, o.Parts.Images)}
+	r.images = &knownImages{Images: o.Parts.Images, imports: r.imports}
+	return r
+}
+
+// openImport begins to open an import. One that cannot be had is no reason to fail: the build only takes longer.
+func openImport(ctx context.Context, l cache.Location, o Options) func() *cache.Import {
+	wait := sync.OnceValue(func() *cache.Import {
+		v := progress.Start(ctx, "cache-from/"+l.Type+"/"+l.String(), "importing cache from "+l.String())
+		im, err := cache.OpenImport(ctx, l, cache.ImportOptions{Registry: o.Parts.Registry, Store: o.Parts.Store})
+		if err != nil {
+			v.Warn(progress.Warning{Rule: "CacheImport", Message: err.Error()})
+		} else {
+			fmt.Fprintf(v.Stdout(), "%d records, %d bytes\n", im.Len(), im.Size)
+		}
+		v.Done(nil)
+		return im
+	})
+	go wait()
+	return wait
+}
+
+// begin starts an attempt at the build.
+func (r *reuse) begin() { r.recorder = cache.NewRecorder(r.imports) }
+
+// again reports whether an attempt failed because of something imported. What is wrong is not believed any more, and the step is carried out
+// in the next attempt; what is here by then is not made twice.
+func (r *reuse) again(ctx context.Context, err error) bool {
+	if err == nil || ctx.Err() != nil {
+		return false
+	}
+	from, again := r.imports.Refuse(err)
+	if !again {
+		return false
+	}
+	v := progress.Start(ctx, "cache refused "+err.Error(), "[internal] refusing cached layers")
+	text := "a layer that the local cache knows of cannot be had and is made again: " + err.Error()
+	if from != "" {
+		text = "the cache at " + from + " is not used any more: " + err.Error()
+	}
+	v.Warn(progress.Warning{Rule: "CacheRefused", Message: text})
+	v.Done(nil)
+	return true
+}
+
+// prove makes sure of the layers whose bytes go into outputs that cannot be taken back.
+func (r *reuse) prove(ctx context.Context, results []*solve.Result) error {
+	need := false
+	for _, out := range r.options.Result.Outputs {
+		need = need || out.HoldsLayers()
+	}
+	if !need {
+		return nil
+	}
+	return r.imports.Prove(ctx, allLayers(results))
+}
+
+func allLayers(results []*solve.Result) (out []layer.Layer) {
+	for _, res := range results {
+		out = append(out, res.Layers()...)
+	}
+	return out
+}
+
+// export writes the records to where the user wants them.
+func (r *reuse) export(ctx context.Context, results []*solve.Result) error {
+	content := cache.Content{Used: r.recorder.Used(), Image: allLayers(results), Bases: r.images.all()}
+	for _, l := range r.options.Share.To {
+		if l.Type == cache.TypeInline {
+			continue // it is part of the image
+		}
+		if err := r.exportTo(ctx, l, content); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *reuse) exportTo(ctx context.Context, l cache.Location, c cache.Content) error {
+	v := progress.Start(ctx, "cache-to/"+l.Type+"/"+l.String(), "exporting cache to "+l.String())
+	out, err := cache.Export(ctx, l, c, cache.ExportOptions{
+		Registry: r.options.Parts.Registry, Store: r.options.Parts.Store, Imports: r.imports, Progress: v.Count,
+	})
+	if err != nil && l.IgnoreError && ctx.Err() == nil {
+		v.Warn(progress.Warning{Rule: "CacheExport", Message: err.Error()})
+		err = nil
+	} else if err == nil {
+		fmt.Fprintf(v.Stdout(), "%d records, %d layers, manifest %s\n", out.Records, out.Layers, out.Descriptor.Digest)
+	}
+	v.Done(err)
+	return err
+}
+
+// knownImages are the images of a build, whose layers' indexes may be imported. It remembers the layers of all that were asked for.
+type knownImages struct {
+	*source.Images
+	imports *cache.Imports
+
+	mu    sync.Mutex
+	bases []layer.Layer
+}
+
+// Layers implements solve.Images.
+func (k *knownImages) Layers(ctx context.Context, img plan.ResolvedImage) ([]layer.Layer, error) {
+	layers, err := k.Images.Layers(ctx, img)
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.bases = append(k.bases, layers...)
+	return layers, err
+}
+
+// Index implements solve.Images.
+func (k *knownImages) Index(ctx context.Context, l layer.Layer) (*layer.Index, error) {
+	return k.imports.Index(ctx, l)
+}
+
+// Blob implements solve.Images.
+func (k *knownImages) Blob(ctx context.Context, l layer.Layer) (io.ReadCloser, error) {
+	return k.imports.Blob(ctx, l)
+}
+
+func (k *knownImages) all() []layer.Layer {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return append([]layer.Layer(nil), k.bases...)
+}
