@@ -110,7 +110,18 @@ func (lo *Local) keep(ctx context.Context, set Set, names []string) ([]string, e
 			return nil, fmt.Errorf("naming %s: %w", r, err)
 		}
 	}
+	if len(names) > 0 {
+		return refs, lo.dropNameless(set.Descriptor)
+	}
 	return refs, nil
+}
+
+// dropNameless removes the entry that an image without a name is kept by, once it has one.
+func (lo *Local) dropNameless(d ocispec.Descriptor) error {
+	if err := lo.store.DeleteRef(d.Digest.String()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
 }
 
 func (lo *Local) keepOne(ctx context.Context, b Built) error {
@@ -199,7 +210,7 @@ func (lo *Local) Tag(ref, name string) (string, error) {
 	if err := lo.store.SetRef(n, f.desc); err != nil {
 		return "", fmt.Errorf("naming %s: %w", n, err)
 	}
-	return n, lo.touch(f.desc)
+	return n, errors.Join(lo.dropNameless(f.desc), lo.touch(f.desc))
 }
 
 func isTagged(r reference.Named) bool {

@@ -55,7 +55,7 @@ var sole = map[string][]string{
 	"github.com/opencontainers/runc":                       {"executor/runc"},
 	"github.com/google/go-containerregistry/pkg/v1/remote": {"pkg/registry"},
 	"github.com/google/go-containerregistry/pkg/registry":  {"pkg/registry"},
-	"archive/tar": {"pkg/layer", "pkg/copy", "pkg/export", "pkg/source"},
+	"archive/tar": {"pkg/layer", "pkg/copy", "pkg/export", "pkg/source", "pkg/image"},
 }
 
 // pkg is what `go list` says of a package.
