@@ -14,7 +14,7 @@ import (
 func exportPhase(ctx context.Context, plans []*plan.Plan, results []*solve.Result, r *reuse) (Result, error) {
 	o := r.options
 	req := export.Request{
-		Images: specs(plans, results), Names: o.Result.Tags, Annotations: o.Result.Annotations, Epoch: epoch(plans[0]),
+		Images: specs(plans, results), Names: o.Result.Tags, Annotations: o.Result.Annotations, Epoch: epoch(plans[0]), Fields: r.fields(),
 	}
 	deps := export.Deps{
 		Store: o.Parts.Store, Registry: o.Parts.Registry, Blob: r.images.Blob, Stdout: o.Result.Stdout,

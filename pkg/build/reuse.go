@@ -2,8 +2,10 @@ package build
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 
 	"github.com/cairn-build/cairn/pkg/cache"
@@ -102,6 +104,20 @@ func allLayers(results []*solve.Result) (out []layer.Layer) {
 		out = append(out, res.Layers()...)
 	}
 	return out
+}
+
+// fields adds the inline cache to the config of an image, if the user wants one.
+func (r *reuse) fields() func([]layer.Layer) (map[string]json.RawMessage, error) {
+	if !slices.ContainsFunc(r.options.Share.To, func(l cache.Location) bool { return l.Type == cache.TypeInline }) {
+		return nil
+	}
+	return func(layers []layer.Layer) (map[string]json.RawMessage, error) {
+		data, err := cache.Inline(r.recorder.Used(), layers)
+		if err != nil || data == nil {
+			return nil, err
+		}
+		return map[string]json.RawMessage{cache.InlineField: data}, nil
+	}
 }
 
 // export writes the records to where the user wants them.

@@ -10,6 +10,7 @@ package export
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -54,6 +55,8 @@ type Request struct {
 	Annotations image.Annotations
 	// Epoch is SOURCE_DATE_EPOCH; nil if not set.
 	Epoch *time.Time
+	// Fields are further fields of the configs; see image.Options.
+	Fields func(layers []layer.Layer) (map[string]json.RawMessage, error)
 }
 
 // Check refuses outputs that cannot work for a build of n platforms under names, before anything is built.

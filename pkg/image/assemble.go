@@ -62,7 +62,7 @@ func assembleOne(s Spec, o Options) (Built, error) {
 	for _, l := range s.Layers {
 		b.Layers = append(b.Layers, l.Layer)
 	}
-	config, created, err := writeConfig(s, b.Layers, o.Epoch)
+	config, created, err := writeConfig(s, b.Layers, o)
 	if err != nil {
 		return Built{}, err
 	}
@@ -126,7 +126,7 @@ func assembleIndex(set Set, o Options) (Set, error) {
 
 // writeConfig returns the config's JSON and its time of creation. Keys of the top level are sorted, so that the order does
 // not depend on the struct that the config went through (BuildKit patches a map of raw values, with the same effect).
-func writeConfig(s Spec, layers []layer.Layer, epoch *time.Time) ([]byte, time.Time, error) {
+func writeConfig(s Spec, layers []layer.Layer, o Options) ([]byte, time.Time, error) {
 	c := s.Config
 	if c.OS == "" {
 		return nil, time.Time{}, errors.New("the image config has no os")
@@ -134,7 +134,7 @@ func writeConfig(s Spec, layers []layer.Layer, epoch *time.Time) ([]byte, time.T
 	if c.Architecture == "" {
 		return nil, time.Time{}, errors.New("the image config has no architecture")
 	}
-	history, err := writeHistory(s, epoch)
+	history, err := writeHistory(s, o.Epoch)
 	if err != nil {
 		return nil, time.Time{}, err
 	}
@@ -153,7 +153,13 @@ func writeConfig(s Spec, layers []layer.Layer, epoch *time.Time) ([]byte, time.T
 	if err != nil {
 		return nil, time.Time{}, err
 	}
-	if data, err = sortKeys(data); err != nil {
+	var fields map[string]json.RawMessage
+	if o.Fields != nil {
+		if fields, err = o.Fields(layers); err != nil {
+			return nil, time.Time{}, err
+		}
+	}
+	if data, err = sortKeys(data, fields); err != nil {
 		return nil, time.Time{}, err
 	}
 	if c.Created == nil {

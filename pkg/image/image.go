@@ -28,6 +28,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"runtime"
 	"strings"
 	"time"
@@ -166,15 +167,16 @@ func (img *Image) MarshalJSON() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return sortKeys(data)
+	return sortKeys(data, nil)
 }
 
-// sortKeys sorts the top-level keys of a JSON object.
-func sortKeys(data []byte) ([]byte, error) {
+// sortKeys sorts the top-level keys of a JSON object, with more of them added.
+func sortKeys(data []byte, more map[string]json.RawMessage) ([]byte, error) {
 	var object map[string]json.RawMessage
 	if err := json.Unmarshal(data, &object); err != nil {
 		return nil, err
 	}
+	maps.Copy(object, more)
 	return json.Marshal(object)
 }
 

@@ -1,6 +1,7 @@
 package image
 
 import (
+	"encoding/json"
 	"time"
 
 	"github.com/cairn-build/cairn/pkg/layer"
@@ -57,6 +58,8 @@ type Options struct {
 	// DockerMediaTypes writes Docker's schema 2 media types instead of OCI's.
 	DockerMediaTypes bool
 	Annotations      Annotations
+	// Fields returns further fields of the config of an image with these layers, bottom first, as the inline cache is one. Nil is none.
+	Fields func(layers []layer.Layer) (map[string]json.RawMessage, error)
 }
 
 // Built is an assembled image for one platform.
