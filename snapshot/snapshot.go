@@ -33,6 +33,8 @@ type ROLayer interface {
 	NewRWLayer() (RWLayer, error)
 	// DiffID is the digest of the uncompressed tar of the top layer; of the empty tar for scratch.
 	DiffID() digest.Digest
+	// ContentStoreDigest is the digest by which a content store of containerd knows the top layer; "" where there is none, as here.
+	ContentStoreDigest() digest.Digest
 	// Chain is the layers of the root filesystem, bottom first. The caller must not change it.
 	Chain() []layer.Layer
 }

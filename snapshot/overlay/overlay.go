@@ -167,6 +167,9 @@ func (l *roLayer) DiffID() digest.Digest {
 	return l.chain[len(l.chain)-1].DiffID
 }
 
+// ContentStoreDigest implements snapshot.ROLayer: blobs are known by layer.Layer, not by a content store.
+func (l *roLayer) ContentStoreDigest() digest.Digest { return "" }
+
 func (l *roLayer) Chain() []layer.Layer { return l.chain }
 
 // tree is what the layers show together.
