@@ -2,6 +2,7 @@ package copy
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
 	"path"
@@ -27,20 +28,32 @@ type record struct {
 // fresh checkout of the same files has the same key. The destination is not looked at, only /etc/passwd and /etc/group where
 // --chown has a name.
 func Digest(ctx context.Context, r Request) (digest.Digest, error) {
+	d, _, err := Inventory(ctx, r)
+	return d, err
+}
+
+// File is one name that is copied: where it is in its source, and the beginning of a digest over what Digest takes of it.
+type File struct {
+	Name string
+	Sum  [8]byte
+}
+
+// Inventory returns Digest's answer and what it is made of, for who wants to know which file changed. The list is made when it is asked for.
+func Inventory(ctx context.Context, r Request) (digest.Digest, func() []File, error) {
 	own, err := r.owner()
 	if err != nil {
-		return "", err
+		return "", nil, err
 	}
 	md, err := parseMode(r.Chmod)
 	if err != nil {
-		return "", err
+		return "", nil, err
 	}
 	recs, err := r.records(ctx)
 	if err != nil {
-		return "", err
+		return "", nil, err
 	}
 	if err := digestFiles(ctx, recs); err != nil {
-		return "", err
+		return "", nil, err
 	}
 	d := digest.Canonical.Digester()
 	var buf []byte
@@ -50,10 +63,24 @@ func Digest(ctx context.Context, r Request) (digest.Digest, error) {
 		md.apply(e)
 		buf = recs[i].append(buf[:0])
 		if _, err := d.Hash().Write(buf); err != nil {
-			return "", err
+			return "", nil, err
 		}
 	}
-	return d.Digest(), nil
+	return d.Digest(), func() []File { return filesOf(recs) }, nil
+}
+
+func filesOf(recs []record) []File {
+	var out []File
+	var buf []byte
+	for i := range recs {
+		if recs[i].tree == nil {
+			continue
+		}
+		buf = recs[i].append(buf[:0])
+		sum := sha256.Sum256(buf)
+		out = append(out, File{Name: recs[i].name, Sum: [8]byte(sum[:8])})
+	}
+	return out
 }
 
 // append encodes a record, each field with its length before it.

@@ -23,7 +23,7 @@ func (st *stage) copy(ctx context.Context, c *plan.Copy) (work, error) {
 	if err != nil {
 		return work{}, err
 	}
-	content, err := copy.Digest(ctx, req)
+	content, inventory, err := copy.Inventory(ctx, req)
 	if err != nil {
 		return work{}, err
 	}
@@ -37,7 +37,12 @@ func (st *stage) copy(ctx context.Context, c *plan.Copy) (work, error) {
 		cache.Input{Name: "parents", Value: strconv.FormatBool(c.Parents)},
 		cache.Input{Name: "unpack", Value: fmt.Sprint(unpacks(req.Sources))},
 		cache.Input{Name: "content", Value: content.String()},
-	)
+	).WithFiles(func() (files []cache.File) {
+		for _, f := range inventory() {
+			files = append(files, cache.File(f))
+		}
+		return files
+	})
 	return work{key: key, do: func(ctx context.Context, _ *progress.Vertex) (_ layer.Layer, err error) {
 		res, err := copy.Entries(ctx, req)
 		if err != nil {
