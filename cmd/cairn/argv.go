@@ -55,6 +55,9 @@ func flagKinds(cmd *cli.Command) map[string]bool {
 	known := map[string]bool{"help": true, "h": true}
 	for _, f := range cmd.Flags {
 		_, bare := f.(*cli.BoolFlag)
+		if g, ok := f.(*cli.GenericFlag); ok {
+			_, bare = g.Value.(interface{ IsBoolFlag() bool })
+		}
 		for _, name := range f.Names() {
 			known[name] = bare
 		}

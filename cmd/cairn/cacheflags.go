@@ -1,6 +1,9 @@
 package main
 
 import (
+	"errors"
+	"strings"
+
 	"github.com/cairn-build/cairn/pkg/build"
 	"github.com/cairn-build/cairn/pkg/cache"
 	"github.com/urfave/cli/v2"
@@ -12,7 +15,38 @@ func cacheFlags() []cli.Flag {
 		&cli.StringSliceFlag{Name: "cache-from", Usage: "look for steps in `REF|type=registry,ref=REF|type=local,src=DIR` too; may be repeated, in order"},
 		&cli.StringSliceFlag{Name: "cache-to",
 			Usage: "export the steps to `type=registry,ref=REF[,mode=max]|type=inline|type=local,dest=DIR[,mode=max]`; may be repeated"},
+		&cli.BoolFlag{Name: "explain", Usage: "say of every step whether it was cached, and of a miss what changed"},
+		&cli.GenericFlag{Name: "expect-cached", Value: &stageList{}, Usage: "fail when a step of `[=STAGE,...]`, or of any stage, is not cached"},
 	}
+}
+
+// stageList is a flag that can stand alone, for all stages, or name some: --expect-cached, --expect-cached=build,test.
+type stageList build.Expectation
+
+// IsBoolFlag makes package flag accept the flag without a value.
+func (*stageList) IsBoolFlag() bool { return true }
+
+// Set implements flag.Value.
+func (l *stageList) Set(text string) error {
+	if text == "true" {
+		l.All = true
+		return nil
+	}
+	for _, name := range strings.Split(text, ",") {
+		if name = strings.TrimSpace(name); name == "" {
+			return errors.New("want names of stages")
+		}
+		l.Stages = append(l.Stages, name)
+	}
+	return nil
+}
+
+// String implements flag.Value.
+func (l *stageList) String() string {
+	if l == nil || !l.All {
+		return ""
+	}
+	return "true"
 }
 
 // parseShare reads cacheFlags.
@@ -31,6 +65,13 @@ func parseShare(c *cli.Context) (s build.ShareOptions, err error) {
 			}
 			*f.to = append(*f.to, l)
 		}
+	}
+	s.Explain = c.Bool("explain")
+	if l, ok := c.Generic("expect-cached").(*stageList); ok {
+		s.Expect = build.Expectation(*l)
+	}
+	if (s.Expect.All || len(s.Expect.Stages) > 0) && (c.Bool("no-cache") || len(c.StringSlice("no-cache-filter")) > 0) {
+		return s, usagef("--expect-cached contradicts --no-cache and --no-cache-filter").withHint("leave one of them out")
 	}
 	return s, nil
 }

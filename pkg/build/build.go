@@ -35,7 +35,11 @@ func Build(ctx context.Context, o Options) (_ Result, err error) {
 	if err != nil {
 		return Result{}, err
 	}
+	if err := o.Share.check(plans, o.Result.Outputs); err != nil {
+		return Result{}, err
+	}
 	r := openReuse(ctx, in, o)
+	defer r.explain(ctx, plans)
 	for {
 		r.begin()
 		res, err := attempt(ctx, plans, r, in)

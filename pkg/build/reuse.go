@@ -22,6 +22,9 @@ type ShareOptions struct {
 	From []cache.Location
 	// To get the records of the build when the image has been delivered.
 	To []cache.Location
+	// Explain says of every step whether it was found, and of a miss why. Expect makes a miss an error, *cache.MissError.
+	Explain bool
+	Expect  Expectation
 }
 
 // reuse is the cache as one build uses it.
@@ -65,7 +68,7 @@ func openImport(ctx context.Context, l cache.Location, o Options) func() *cache.
 }
 
 // begin starts an attempt at the build.
-func (r *reuse) begin() { r.recorder = cache.NewRecorder(r.imports) }
+func (r *reuse) begin() { r.recorder = cache.NewRecorder(r.imports, r.recorderOptions()) }
 
 // again reports whether an attempt failed because of something imported. What is wrong is not believed any more, and the step is carried out
 // in the next attempt; what is here by then is not made twice.
@@ -122,7 +125,7 @@ func (r *reuse) fields() func([]layer.Layer) (map[string]json.RawMessage, error)
 
 // export writes the records to where the user wants them.
 func (r *reuse) export(ctx context.Context, results []*solve.Result) error {
-	content := cache.Content{Used: r.recorder.Used(), Image: allLayers(results), Bases: r.images.all()}
+	content := cache.Content{Steps: r.recorder, Image: allLayers(results), Bases: r.images.all()}
 	for _, l := range r.options.Share.To {
 		if l.Type == cache.TypeInline {
 			continue // it is part of the image

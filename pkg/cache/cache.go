@@ -127,5 +127,5 @@ func (c *Cache) Put(ctx context.Context, k Key, r Record) error {
 	if err := c.store.PutRecord(stepsBucket, k.digest.String(), data); err != nil {
 		return fmt.Errorf("recording step %s: %w", k.digest, err)
 	}
-	return c.putPosition(k)
+	return c.remember(k)
 }

@@ -309,51 +309,6 @@ func TestDamagedRecordsAreMisses(t *testing.T) {
 	}
 }
 
-func TestExplain(t *testing.T) {
-	st := newStore(t)
-	c := New(st)
-	l := putLayer(t, st, "layer")
-	place := Place{Platform: "linux/amd64", Stage: "build", Number: 1}
-	old := NewKey("run", Input{"root", "r1"}, Input{"env", "A=1"}, Input{"env", "B=2"}, Input{"mount", "m"}).At(place)
-	if _, known, err := c.Explain(old); known || err != nil {
-		t.Errorf("before anything: %v, %v", known, err)
-	}
-	if err := c.Put(t.Context(), old, Record{Layer: l}); err != nil {
-		t.Fatal(err)
-	}
-	for name, test := range map[string]struct {
-		key  Key
-		want []Change
-	}{
-		"same": {old, nil},
-		"value": {
-			NewKey("run", Input{"root", "r1"}, Input{"env", "A=1"}, Input{"env", "B=3"}, Input{"mount", "m"}),
-			[]Change{{Name: "env", Index: 1, Was: true, Is: true, Value: "B=3"}},
-		},
-		"added": {
-			NewKey("run", Input{"root", "r1"}, Input{"env", "A=1"}, Input{"env", "B=2"}, Input{"env", "C=3"}, Input{"mount", "m"}),
-			[]Change{{Name: "env", Index: 2, Is: true, Value: "C=3"}},
-		},
-		"removed": {
-			NewKey("run", Input{"root", "r2"}, Input{"env", "A=1"}, Input{"env", "B=2"}),
-			[]Change{{Name: "root", Was: true, Is: true, Value: "r2"}, {Name: "mount", Was: true}},
-		},
-	} {
-		got, known, err := c.Explain(test.key.At(place))
-		if err != nil || !known || !slices.Equal(got, test.want) {
-			t.Errorf("%s: %+v, %v, %v", name, got, known, err)
-		}
-	}
-	if _, known, err := c.Explain(NewKey("copy").At(place)); known || err != nil {
-		t.Errorf("another kind of step: %v, %v", known, err)
-	}
-	// What is kept for explanations keeps no blob alive and contains no value.
-	data, err := st.Record(positionsBucket, c.position(place))
-	if err != nil || strings.Contains(string(data), "A=1") || strings.Contains(string(data), "sha256:") {
-		t.Errorf("%s, %v", data, err)
-	}
-}
-
 func TestCanceled(t *testing.T) {
 	c := New(newStore(t))
 	ctx, cancel := contextWithCancel(t)

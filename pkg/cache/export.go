@@ -24,8 +24,8 @@ const parallelExports = 5
 
 // Content is what there is to export.
 type Content struct {
-	// Used are the steps of the build.
-	Used []Used
+	// Steps are what the build used.
+	Steps *Recorder
 	// Image are the layers of the images that were built, Bases those of all images that the build looked at.
 	Image, Bases []layer.Layer
 }
@@ -101,6 +101,13 @@ func (e *exporter) run(ctx context.Context, l Location, c Content) (Exported, er
 			return Exported{}, err
 		}
 	}
+	inputs, err := inputsBlob(used, c.Steps.memories)
+	if err != nil {
+		return Exported{}, err
+	}
+	e.doc.Inputs = &inputs.desc
+	e.small[inputs.desc.Digest] = inputs.data
+	e.blobs = append(e.blobs, inputs.desc)
 	data, err := json.Marshal(e.doc)
 	if err != nil {
 		return Exported{}, err
@@ -127,8 +134,8 @@ func chosen(c Content, mode string) []Used {
 		inImage[l.DiffID] = true
 	}
 	byKey := map[digest.Digest]Used{}
-	for _, u := range c.Used {
-		if !u.Key.Place().IsZero() && (mode == ModeMax || inImage[u.Record.Layer.DiffID]) {
+	for _, u := range c.Steps.Used() {
+		if u.Done && (mode == ModeMax || inImage[u.Record.Layer.DiffID]) {
 			byKey[u.Key.Digest()] = u
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"sync"
 
 	"github.com/cairn-build/cairn/pkg/layer"
 	"github.com/cairn-build/cairn/pkg/registry"
@@ -23,6 +24,9 @@ type Import struct {
 	inputs  *ocispec.Descriptor
 	// Size is how many bytes the records took to fetch.
 	Size int64
+
+	once       sync.Once
+	remembered []memory
 }
 
 // ImportOptions are what an import is opened with.

@@ -36,7 +36,7 @@ type inlineRecord struct {
 func Inline(used []Used, layers []layer.Layer) (json.RawMessage, error) {
 	keys := map[digest.Digest][]digest.Digest{}
 	for _, u := range used {
-		if !u.Key.Place().IsZero() {
+		if u.Done {
 			keys[u.Record.Layer.DiffID] = append(keys[u.Record.Layer.DiffID], u.Key.Digest())
 		}
 	}

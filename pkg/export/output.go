@@ -212,6 +212,9 @@ func (o Output) flag(k string, def bool) bool {
 // HoldsLayers reports whether the output is made of the bytes of the layers: a registry and the local store may do with their names.
 func (o Output) HoldsLayers() bool { return o.Type != TypeRegistry && o.Type != TypeImage }
 
+// HoldsImage reports whether the output is an image, with a config.
+func (o Output) HoldsImage() bool { return o.Type != TypeTar && o.Type != TypeLocal }
+
 // names are those of name=, normalised.
 func (o Output) names() ([]string, error) {
 	var out []string
