@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"runtime/debug"
@@ -37,7 +38,7 @@ func execute(in invocation) (code int) {
 	if err == nil {
 		err = app.RunContext(ctx, args)
 	}
-	if cause, ok := context.Cause(ctx).(signalled); ok && err != nil && !isExited(err) {
+	if cause, ok := errors.AsType[signalled](context.Cause(ctx)); ok && err != nil && !isExited(err) {
 		err = cause
 	}
 	return report(in.stderr, err)

@@ -163,7 +163,7 @@ func (in invocation) parseRunOptions(c *cli.Context, req *buildRequest) (err err
 	if run.Ulimits, err = parseUlimits(c.StringSlice("ulimit")); err != nil {
 		return err
 	}
-	if run.ShmSize, err = parseSize("shm-size", c.String("shm-size")); err != nil {
+	if run.ShmSize, err = parseShmSize(c.String("shm-size")); err != nil {
 		return err
 	}
 	if req.secrets, err = parseSecrets(c.StringSlice("secret"), in.env); err != nil {

@@ -85,7 +85,7 @@ func (in invocation) parseRun(c *cli.Context) (_ *runRequest, err error) {
 	if s.Ulimits, err = parseUlimits(c.StringSlice("ulimit")); err != nil {
 		return nil, err
 	}
-	if s.ShmSize, err = parseSize("shm-size", c.String("shm-size")); err != nil {
+	if s.ShmSize, err = parseShmSize(c.String("shm-size")); err != nil {
 		return nil, err
 	}
 	if s.Mounts, err = parseVolumes(c.StringSlice("volume")); err != nil {

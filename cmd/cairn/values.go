@@ -135,14 +135,14 @@ func parseUlimits(values []string) ([]executor.Ulimit, error) {
 	return out, nil
 }
 
-// parseSize reads a number of bytes with an optional unit of 1024: 64m, 1g.
-func parseSize(flag, value string) (int64, error) {
+// parseShmSize reads --shm-size: a number of bytes with an optional unit of 1024: 64m, 1g.
+func parseShmSize(value string) (int64, error) {
 	if value == "" {
 		return 0, nil
 	}
 	n, err := units.RAMInBytes(value)
 	if err != nil || n < 0 {
-		return 0, usagef("--%s %q: not a size", flag, value).withHint("a size is a number with an optional unit b, k, m or g, as 64m")
+		return 0, usagef("--shm-size %q: not a size", value).withHint("a size is a number with an optional unit b, k, m or g, as 64m")
 	}
 	return n, nil
 }

@@ -62,15 +62,15 @@ func TestParseUlimits(t *testing.T) {
 	}
 }
 
-func TestParseSize(t *testing.T) {
+func TestParseShmSize(t *testing.T) {
 	t.Parallel()
 	for in, want := range map[string]int64{"": 0, "64m": 64 << 20, "1g": 1 << 30, "100": 100, "8K": 8 << 10, "1.5k": 1536} {
-		if got, err := parseSize("shm-size", in); err != nil || got != want {
+		if got, err := parseShmSize(in); err != nil || got != want {
 			t.Errorf("%q is %d, %v; want %d", in, got, err, want)
 		}
 	}
 	for _, in := range []string{"x", "-1", "1q"} {
-		if _, err := parseSize("shm-size", in); err == nil {
+		if _, err := parseShmSize(in); err == nil {
 			t.Errorf("%q was taken", in)
 		}
 	}
