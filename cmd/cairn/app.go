@@ -44,6 +44,17 @@ func execute(in invocation) (code int) {
 	return report(in.stderr, err)
 }
 
+const appHelp = `cairn builds OCI images from Dockerfiles, with no daemon and no root
+
+Usage:
+  cairn COMMAND [flags] [arguments]
+
+Commands:
+{{range .VisibleCommands}}  {{printf "%-10s" .Name}}{{.Usage}}
+{{end}}
+"cairn COMMAND --help" explains a command.
+`
+
 const issuesURL = "https://github.com/cairn-build/cairn/issues"
 
 // app is the table of commands.
@@ -52,6 +63,7 @@ func (in invocation) app() *cli.App {
 		Name:                      "cairn",
 		Usage:                     "builds OCI images from Dockerfiles, with no daemon and no root",
 		UsageText:                 "cairn COMMAND [flags] [arguments]",
+		CustomAppHelpTemplate:     appHelp,
 		Version:                   version(),
 		HideHelpCommand:           true,
 		HideVersion:               true,
@@ -64,6 +76,7 @@ func (in invocation) app() *cli.App {
 			in.registryCommand(), in.versionCommand(),
 		},
 	}
+	setHelp(app.Commands, app.Name)
 	for _, c := range app.Commands {
 		c.OnUsageError = usageError
 		c.HideHelpCommand = true
@@ -126,7 +139,7 @@ func (in invocation) help(app *cli.App, name string) ([]string, error) {
 // rootFlag is where state lives.
 func rootFlag() cli.Flag {
 	return &cli.StringFlag{
-		Name: "root", Usage: "keep images, layers and caches in `DIR`", DefaultText: "$XDG_DATA_HOME/cairn",
+		Name: "root", Usage: "keep images, layers and caches in `DIR`; without it in $XDG_DATA_HOME/cairn",
 	}
 }
 
