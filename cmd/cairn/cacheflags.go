@@ -15,6 +15,10 @@ func cacheFlags() []cli.Flag {
 		&cli.StringSliceFlag{Name: "cache-from", Usage: "look for steps in `REF|type=registry,ref=REF|type=local,src=DIR` too; may be repeated, in order"},
 		&cli.StringSliceFlag{Name: "cache-to",
 			Usage: "export the steps to `type=registry,ref=REF[,mode=max]|type=inline|type=local,dest=DIR[,mode=max]`; may be repeated"},
+		&cli.StringSliceFlag{Name: "cache-mounts-from",
+			Usage: "fill new directories of RUN --mount=type=cache from `type=registry,ref=REF|type=local,src=DIR[,id=ID]`"},
+		&cli.StringSliceFlag{Name: "cache-mounts-to",
+			Usage: "export the directories of RUN --mount=type=cache to `type=registry,ref=REF|type=local,dest=DIR[,id=ID]`"},
 		&cli.BoolFlag{Name: "explain", Usage: "say of every step whether it was cached, and of a miss what changed"},
 		&cli.GenericFlag{Name: "expect-cached", Value: &stageList{}, Usage: "fail when a step of `[=STAGE,...]`, or of any stage, is not cached"},
 	}
@@ -57,6 +61,7 @@ func parseShare(c *cli.Context) (s build.ShareOptions, err error) {
 		to    *[]cache.Location
 	}{
 		{"cache-from", cache.ParseImport, &s.From}, {"cache-to", cache.ParseExport, &s.To},
+		{"cache-mounts-from", cache.ParseMountImport, &s.MountsFrom}, {"cache-mounts-to", cache.ParseMountExport, &s.MountsTo},
 	} {
 		for _, text := range c.StringSlice(f.flag) {
 			l, err := f.parse(text)

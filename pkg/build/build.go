@@ -62,5 +62,8 @@ func attempt(ctx context.Context, plans []*plan.Plan, r *reuse, in *inputs) (Res
 	if err != nil {
 		return Result{}, err
 	}
-	return res, r.export(ctx, results)
+	if err := r.export(ctx, results); err != nil {
+		return Result{}, err
+	}
+	return res, r.mounts.export(ctx, plans)
 }

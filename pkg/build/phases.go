@@ -80,7 +80,7 @@ func solvePhase(ctx context.Context, plans []*plan.Plan, r *reuse, in *inputs) (
 	o := r.options
 	so := solve.Options{
 		Store: o.Parts.Store, Cache: r.recorder, Images: r.images, Contexts: in,
-		Snapshotter: o.Parts.Snapshotter, Executor: o.Parts.Executor, Run: o.Run, Reuse: o.Cache,
+		Snapshotter: o.Parts.Snapshotter, Executor: o.Parts.Executor, Run: o.Run, Reuse: o.Cache, FillCache: r.mounts.fill,
 	}
 	if name := o.Args.BuildArgs["BUILDKIT_SANDBOX_HOSTNAME"]; name != "" {
 		so.Run.Hostname = name

@@ -22,6 +22,8 @@ type ShareOptions struct {
 	From []cache.Location
 	// To get the records of the build when the image has been delivered.
 	To []cache.Location
+	// MountsFrom fill the directories of cache mounts that are new here, MountsTo get those of the build.
+	MountsFrom, MountsTo []cache.Location
 	// Explain says of every step whether it was found, and of a miss why. Expect makes a miss an error, *cache.MissError.
 	Explain bool
 	Expect  Expectation
@@ -33,6 +35,7 @@ type reuse struct {
 	local    *cache.Cache
 	imports  *cache.Imports
 	images   *knownImages
+	mounts   *sharedMounts
 	recorder *cache.Recorder
 }
 
@@ -46,6 +49,7 @@ func openReuse(ctx context.Context, in *inputs, o Options) *reuse {
 	}
 	local := in.cache.For(cache.Build{Project: o.Input.Context + "\x00" + o.Input.Dockerfile, Trusted: trusted})
 	r := &reuse{options: o, local: local, imports: cache.NewImports(local, from, o.Parts.Images)}
+	r.mounts = openMounts(ctx, o)
 	r.images = &knownImages{Images: o.Parts.Images, imports: r.imports}
 	return r
 }

@@ -250,16 +250,33 @@ func (m *mounter) cache(ctx context.Context, pm plan.Mount) (string, error) {
 	if !pm.From.IsScratch() {
 		return m.seededCache(ctx, key, pm)
 	}
-	dir, created, err := m.Store.CacheDir(key)
+	dir, err := m.cacheDir(ctx, key, pm)
 	if err != nil {
 		return "", err
 	}
-	if created {
-		if err := own(dir, pm, 0o755); err != nil {
+	return m.cacheSource(dir, pm)
+}
+
+// cacheDir returns the directory of a cache mount. A new one is filled, where that is wanted, before anybody sees it.
+func (m *mounter) cacheDir(ctx context.Context, key string, pm plan.Mount) (string, error) {
+	if m.FillCache != nil {
+		unlock, err := m.Store.Lock(ctx, "cache-mount-fill/"+key)
+		if err != nil {
 			return "", err
 		}
+		defer unlock()
 	}
-	return m.cacheSource(dir, pm)
+	dir, created, err := m.Store.CacheDir(key)
+	if err != nil || !created {
+		return dir, err
+	}
+	if err := own(dir, pm, 0o755); err != nil {
+		return "", err
+	}
+	if m.FillCache != nil {
+		m.FillCache(ctx, pm.CacheID, dir)
+	}
+	return dir, nil
 }
 
 // cacheSource is the directory inside a cache mount that is shown; it is made when missing.

@@ -85,6 +85,8 @@ type Options struct {
 	Epoch *time.Time
 	Run   RunOptions
 	Reuse CacheOptions
+	// FillCache may put something into the new directory of a cache mount (--cache-mounts-from). Nil does nothing.
+	FillCache func(ctx context.Context, id, dir string)
 }
 
 // Made is a layer that a step made, now or in an earlier build.

@@ -253,3 +253,12 @@ func (s *Store) CacheDir(key string) (dir string, created bool, err error) {
 		return "", false, fmt.Errorf("making cache directory: %w", err)
 	}
 }
+
+// FindCacheDir returns the directory that CacheDir made for a key; fs.ErrNotExist if there is none.
+func (s *Store) FindCacheDir(key string) (string, error) {
+	dir := s.path(cacheDirsDir, hashName(key))
+	if _, err := os.Lstat(dir); err != nil {
+		return "", fmt.Errorf("looking for a cache directory: %w", err)
+	}
+	return dir, nil
+}
