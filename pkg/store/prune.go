@@ -25,12 +25,28 @@ type Pruned struct {
 // digest), and all leftovers. The cache directories of RUN mounts stay. Nobody else may have the store open, and this Store must not be
 // writing: else it is ErrBusy, and nothing happens. Prune needs no free space on the disk.
 func (s *Store) Prune(ctx context.Context) (Pruned, error) {
+	p := newPruner(s)
+	err := s.alone(func() error {
+		// Nothing is removed before all is known that must stay.
+		if err := p.mark(ctx); err != nil {
+			return err
+		}
+		return errors.Join(p.sweepSnapshots(ctx), p.sweepLayers(ctx), p.sweepBlobs(ctx), p.sweepLocks(), s.sweepTemp())
+	})
+	if err != nil {
+		return p.done, fmt.Errorf("pruning store %s: %w", s.root, err)
+	}
+	return p.done, nil
+}
+
+// alone does what nobody else may see half done; ErrBusy while somebody else has the store open, or this Store has something half written.
+func (s *Store) alone(work func() error) error {
 	s.sweeper.Wait()
 	s.mu.Lock()
 	busy := s.closed || len(s.temps) > 0 || s.writers.Load() > 0
 	s.mu.Unlock()
 	if busy {
-		return Pruned{}, fmt.Errorf("pruning store %s: %w", s.root, ErrBusy)
+		return ErrBusy
 	}
 	alone, err := tryFlock(s.lock, unix.LOCK_EX)
 	// A flock that cannot be made exclusive may be lost altogether (flock(2)): take the shared one again in any case.
@@ -39,17 +55,9 @@ func (s *Store) Prune(ctx context.Context) (Pruned, error) {
 		err = ErrBusy
 	}
 	if err != nil {
-		return Pruned{}, fmt.Errorf("pruning store %s: %w", s.root, err)
+		return err
 	}
-	p := pruner{s: s, blobs: map[digest.Digest]bool{}, layers: map[digest.Digest]bool{}, snapshots: map[digest.Digest]bool{}}
-	// Nothing is removed before all is known that must stay.
-	if err = p.mark(ctx); err == nil {
-		err = errors.Join(p.sweepSnapshots(ctx), p.sweepLayers(ctx), p.sweepBlobs(ctx), p.sweepLocks(), s.sweepTemp())
-	}
-	if err != nil {
-		return p.done, fmt.Errorf("pruning store %s: %w", s.root, err)
-	}
-	return p.done, nil
+	return work()
 }
 
 // pruner lives for one call of Prune. Its maps are what has to stay; layers by DiffID, snapshots by ChainID.
@@ -59,7 +67,16 @@ type pruner struct {
 	done                     Pruned
 }
 
+func newPruner(s *Store) *pruner {
+	return &pruner{s: s, blobs: map[digest.Digest]bool{}, layers: map[digest.Digest]bool{}, snapshots: map[digest.Digest]bool{}}
+}
+
 func (p *pruner) mark(ctx context.Context) error {
+	return errors.Join(p.markRefs(), p.markRecords(ctx))
+}
+
+// markRefs marks what names lead to.
+func (p *pruner) markRefs() error {
 	refs, err := os.ReadDir(p.s.path(refsDir))
 	if err != nil {
 		return err
@@ -74,6 +91,11 @@ func (p *pruner) mark(ctx context.Context) error {
 			return fmt.Errorf("ref %q: %w", name, err)
 		}
 	}
+	return nil
+}
+
+// markRecords marks what records name.
+func (p *pruner) markRecords(ctx context.Context) error {
 	return filepath.WalkDir(p.s.path(recordsDir), func(path string, e fs.DirEntry, err error) error {
 		if err != nil || e.IsDir() || ctx.Err() != nil {
 			return errors.Join(err, ctx.Err())
