@@ -11,6 +11,8 @@ import (
 	"net/netip"
 	"os"
 	"time"
+
+	"github.com/cairn-build/cairn/pkg/fakeroot"
 )
 
 // Executor runs processes. Implementations are safe for concurrent use.
@@ -41,6 +43,10 @@ type Spec struct {
 	ShmSize int64
 	// Grace is how long the processes have between SIGTERM and SIGKILL once ctx has ended; 0 is 10 seconds.
 	Grace time.Duration
+	// Owners, unless nil, is what Root's files are said to be where the file system cannot say it: the snapshotter's table for a root
+	// filesystem that belongs to one user only. An executor that fakes owners starts from it and leaves in it what its processes did; the
+	// others have real owners and do not look at it.
+	Owners *fakeroot.Table `json:"-"`
 	// Started, unless nil, is called once the process is under way; never if it could not be started.
 	Started func() `json:"-"`
 }

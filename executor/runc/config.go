@@ -5,18 +5,17 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"github.com/opencontainers/cgroups"
 	"github.com/opencontainers/runc/libcontainer/configs"
 	"golang.org/x/sys/unix"
 
 	"github.com/cairn-build/cairn/executor"
+	"github.com/cairn-build/cairn/executor/process"
 )
 
 const (
-	defaultHostname = "buildkitsandbox"
-	noSuidExecDev   = unix.MS_NOSUID | unix.MS_NOEXEC | unix.MS_NODEV
+	noSuidExecDev = unix.MS_NOSUID | unix.MS_NOEXEC | unix.MS_NODEV
 )
 
 // defaultCapabilities are docker's (moby, oci/caps/defaults.go).
@@ -39,7 +38,7 @@ func (r *run) config() (*configs.Config, error) {
 	}
 	cfg := &configs.Config{
 		Rootfs:          rootfs,
-		Hostname:        r.hostname(),
+		Hostname:        process.Hostname(r.spec),
 		RootlessCgroups: true,
 		Cgroups:         &cgroups.Cgroup{Name: filepath.Base(r.dir), Rootless: true, Resources: &cgroups.Resources{}},
 		Namespaces: configs.Namespaces{
@@ -108,13 +107,6 @@ func (r *run) mountDir(name, source, fstype string, flags uintptr, data string) 
 	}
 	r.mounted = append(r.mounted, dir)
 	return dir, nil
-}
-
-func (r *run) hostname() string {
-	if r.spec.Hostname != "" {
-		return r.spec.Hostname
-	}
-	return defaultHostname
 }
 
 // maskedPaths are hidden, readonlyPaths cannot be written: containerd's defaults, which BuildKit uses.
@@ -202,11 +194,6 @@ func exists(path string) bool {
 
 // etcFiles writes the files of /etc that are not the image's own, as BuildKit does; /etc/hostname stays the image's.
 func (r *run) etcFiles() ([]executor.Mount, error) {
-	var hosts strings.Builder
-	fmt.Fprintf(&hosts, "127.0.0.1\tlocalhost %s\n::1\tlocalhost ip6-localhost ip6-loopback\n", r.hostname())
-	for _, h := range r.spec.Hosts {
-		fmt.Fprintf(&hosts, "%s\t%s\n", h.IP, h.Name)
-	}
 	// The network is the caller's, so its name server is reachable wherever it listens. Without the file there is none.
 	resolv, err := os.ReadFile("/etc/resolv.conf")
 	if err != nil && !os.IsNotExist(err) {
@@ -216,7 +203,7 @@ func (r *run) etcFiles() ([]executor.Mount, error) {
 	for _, f := range []struct {
 		name    string
 		content []byte
-	}{{"resolv.conf", resolv}, {"hosts", []byte(hosts.String())}} {
+	}{{"resolv.conf", resolv}, {"hosts", []byte(process.Hosts(r.spec))}} {
 		path := filepath.Join(r.dir, f.name)
 		if err := os.WriteFile(path, f.content, 0o644); err != nil {
 			return nil, fmt.Errorf("preparing /etc/%s: %w", f.name, err)

@@ -1,32 +1,17 @@
 package runc
 
 import (
-	"fmt"
-
-	"github.com/docker/go-units"
 	"github.com/opencontainers/runc/libcontainer/configs"
-	"golang.org/x/sys/unix"
 
 	"github.com/cairn-build/cairn/executor"
+	"github.com/cairn-build/cairn/executor/process"
 )
 
-// rlimits translates the limits of --ulimit. -1 is no limit. Where this place has a lower hard limit, which only real
-// root may raise, that one holds.
 func rlimits(ulimits []executor.Ulimit) ([]configs.Rlimit, error) {
+	limits, err := process.Rlimits(ulimits)
 	var out []configs.Rlimit
-	for _, u := range ulimits {
-		r, err := (&units.Ulimit{Name: u.Name, Soft: u.Soft, Hard: u.Hard}).GetRlimit()
-		if err != nil {
-			return nil, fmt.Errorf("setting the limit %q: %w", u.Name, err)
-		}
-		if r.Soft > r.Hard {
-			return nil, fmt.Errorf("setting the limit %q: soft limit %d is above hard limit %d", u.Name, u.Soft, u.Hard)
-		}
-		var have unix.Rlimit
-		if err := unix.Getrlimit(r.Type, &have); err != nil {
-			return nil, fmt.Errorf("reading the limit %q: %w", u.Name, err)
-		}
-		out = append(out, configs.Rlimit{Type: r.Type, Soft: min(r.Soft, have.Max), Hard: min(r.Hard, have.Max)})
+	for _, l := range limits {
+		out = append(out, configs.Rlimit{Type: l.Type, Soft: l.Soft, Hard: l.Hard})
 	}
-	return out, nil
+	return out, err
 }

@@ -20,7 +20,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -30,6 +29,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cairn-build/cairn/executor"
+	"github.com/cairn-build/cairn/executor/process"
 	"github.com/cairn-build/cairn/pkg/userns"
 )
 
@@ -100,7 +100,7 @@ const runPrefix = "run-"
 // Run implements executor.Executor. A command that does not exist or cannot be executed is, as for a shell, an
 // *executor.ExitError of 127 or 126, wrapped in what was wrong with it.
 func (e *Executor) Run(ctx context.Context, spec executor.Spec) error {
-	if err := check(spec); err != nil {
+	if err := process.Check(spec); err != nil {
 		return err
 	}
 	if err := ctx.Err(); err != nil {
@@ -125,23 +125,6 @@ func (e *Executor) Run(ctx context.Context, spec executor.Spec) error {
 	return errors.Join(err, r.cleanUp())
 }
 
-// check refuses what has no meaning here: a wrong value must never become a default.
-func check(spec executor.Spec) error {
-	switch {
-	case len(spec.Process.Args) == 0 || spec.Process.Args[0] == "":
-		return errors.New("running a process: no command given")
-	case !slices.Contains([]executor.NetworkMode{executor.NetworkDefault, executor.NetworkNone, executor.NetworkHost}, spec.Network):
-		return fmt.Errorf("running %q: unknown network mode %q", spec.Process.Args[0], spec.Network)
-	case !slices.Contains([]executor.SecurityMode{executor.SecuritySandbox, executor.SecurityInsecure}, spec.Security):
-		return fmt.Errorf("running %q: unknown security mode %q", spec.Process.Args[0], spec.Security)
-	case spec.Process.Dir != "" && !filepath.IsAbs(spec.Process.Dir):
-		return fmt.Errorf("running %q: working directory %q is not absolute", spec.Process.Args[0], spec.Process.Dir)
-	case spec.ShmSize < 0:
-		return fmt.Errorf("running %q: shm size %d is negative", spec.Process.Args[0], spec.ShmSize)
-	}
-	return nil
-}
-
 // run is one process on its way.
 type run struct {
 	*Executor
@@ -155,7 +138,7 @@ type run struct {
 }
 
 func (r *run) do(ctx context.Context) error {
-	u, err := lookupUser(r.root, r.spec.Process.User)
+	u, err := process.LookupUser(r.root, r.spec.Process.User)
 	if err != nil {
 		return err
 	}
@@ -173,7 +156,7 @@ func (r *run) do(ctx context.Context) error {
 	proc := &libcontainer.Process{
 		Init:             true,
 		Args:             r.spec.Process.Args,
-		Env:              environment(r.spec.Process.Env, u.Home),
+		Env:              process.Environment(r.spec.Process.Env, u.Home),
 		Cwd:              r.spec.Process.Dir,
 		UID:              u.Uid,
 		GID:              u.Gid,
@@ -256,28 +239,4 @@ func exitError(st *os.ProcessState) error {
 		return &executor.ExitError{Code: ws.ExitStatus()}
 	}
 	return nil
-}
-
-// defaultPath is what BuildKit sets for an image without a PATH.
-const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-
-// environment completes env with PATH and HOME. HOME must not be left to libcontainer: it would look the user up again,
-// without any of the care that lookupUser takes.
-func environment(env []string, home string) []string {
-	out := slices.Clone(env)
-	has := func(name string) bool {
-		for _, kv := range slices.Backward(out) {
-			if v, ok := strings.CutPrefix(kv, name+"="); ok {
-				return v != ""
-			}
-		}
-		return false
-	}
-	if !has("PATH") {
-		out = append(out, "PATH="+defaultPath)
-	}
-	if !has("HOME") {
-		out = append(out, "HOME="+home)
-	}
-	return out
 }

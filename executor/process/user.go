@@ -1,4 +1,4 @@
-package runc
+package process
 
 import (
 	"bytes"
@@ -17,14 +17,14 @@ const (
 	// maxUserFile bounds /etc/passwd and /etc/group: they come with the image and are read into memory
 	// (GHSA-72x6-4j93-7w86).
 	maxUserFile = 1 << 20
-	// maxID is the largest user or group id. Larger numbers, cast to 32 bits somewhere, have become root
+	// MaxID is the largest user or group id. Larger numbers, cast to 32 bits somewhere, have become root
 	// (CVE-2024-40635).
-	maxID = 1<<31 - 1
+	MaxID = 1<<31 - 1
 )
 
-// lookupUser resolves a USER value in the root filesystem as docker does: "name", "uid", "name:group", "uid:gid", and
+// LookupUser resolves a USER value in the root filesystem as docker does: "name", "uid", "name:group", "uid:gid", and
 // "" for root. Without a group, the user's groups are all that /etc/group says; with one, it is the only one.
-func lookupUser(root *os.File, spec string) (*user.ExecUser, error) {
+func LookupUser(root *os.File, spec string) (*user.ExecUser, error) {
 	numeric, err := checkUserSpec(spec)
 	if err != nil {
 		return nil, err
@@ -47,7 +47,7 @@ func lookupUser(root *os.File, spec string) (*user.ExecUser, error) {
 		return nil, err
 	}
 	for _, id := range append([]int{u.Uid, u.Gid}, u.Sgids...) {
-		if id < 0 || id > maxID {
+		if id < 0 || id > MaxID {
 			return nil, fmt.Errorf("looking up user %q: id %d is out of range", spec, id)
 		}
 	}
@@ -67,7 +67,7 @@ func checkUserSpec(spec string) (numeric bool, err error) {
 	numbers := 0
 	for _, p := range parts {
 		if strings.Trim(p, "0123456789") == "" && p != "" {
-			if n, err := strconv.ParseUint(p, 10, 64); err != nil || n > maxID {
+			if n, err := strconv.ParseUint(p, 10, 64); err != nil || n > MaxID {
 				return false, fmt.Errorf("looking up user %q: id %s is out of range", spec, p)
 			}
 			numbers++

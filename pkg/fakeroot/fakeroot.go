@@ -1,0 +1,209 @@
+// Package fakeroot remembers of files what a file system cannot say of them while one unprivileged user does all the work: owners, modes
+// that would lock that user out, devices, extended attributes.
+//
+// A Table belongs to one writable root filesystem. The snapshotter fills it from the layers below, the executor keeps it while processes
+// run, and what it says at the end goes into the layer: it is the truth about a file, the file system only a carrier. A file without an entry
+// is what it is on disk, but for its owner: the user that all files have is shown as root.
+//
+// Keys are inodes, so that a rename or a new hard link loses nothing. Inodes are used again: whoever creates a file drops or replaces what the
+// Table has under its key.
+package fakeroot
+
+import (
+	"bytes"
+	"encoding/gob"
+	"fmt"
+	"maps"
+	"os"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// Key names a file by device and inode, as stat(2) has them.
+type Key struct{ Dev, Ino uint64 }
+
+// KeyOf is the key of what st describes.
+func KeyOf(st *unix.Stat_t) Key { return Key{uint64(st.Dev), st.Ino} }
+
+// Meta is what is said of a file in place of what the file system has. It is complete: every field counts.
+type Meta struct {
+	UID, GID uint32
+	// Mode is the permission bits with setuid, setgid and sticky (07777).
+	Mode uint32
+	// Type is S_IFCHR or S_IFBLK for a regular file that stands for a device, with its number in Rdev; otherwise 0.
+	Type uint32
+	Rdev uint64
+	// Xattrs are the extended attributes under their full names. None of them is on disk. A Meta's map is never changed, only replaced.
+	Xattrs map[string]string
+}
+
+// Table is safe for concurrent use.
+type Table struct {
+	uid, gid uint32
+
+	mu     sync.RWMutex
+	metas  map[Key]Meta
+	shared map[Key]struct{}
+}
+
+// New returns an empty Table for files that this process's user owns.
+func New() *Table {
+	return &Table{uid: uint32(os.Geteuid()), gid: uint32(os.Getegid()), metas: map[Key]Meta{}, shared: map[Key]struct{}{}}
+}
+
+// Get returns the entry of a key.
+func (t *Table) Get(k Key) (Meta, bool) {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	m, ok := t.metas[k]
+	return m, ok
+}
+
+// Set makes m the entry of a key.
+func (t *Table) Set(k Key, m Meta) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.metas[k] = m
+}
+
+// Drop forgets a key: the file is gone.
+func (t *Table) Drop(k Key) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.metas, k)
+	delete(t.shared, k)
+}
+
+// Of returns what is said of the file that st, fresh from the file system, describes: its entry, or what takes the place of one.
+func (t *Table) Of(st *unix.Stat_t) Meta {
+	if m, ok := t.Get(KeyOf(st)); ok {
+		return m
+	}
+	m := Meta{UID: st.Uid, GID: st.Gid, Mode: st.Mode & 0o7777}
+	if m.UID == t.uid {
+		m.UID = 0
+	}
+	if m.GID == t.gid {
+		m.GID = 0
+	}
+	return m
+}
+
+// Update changes what is said of the file that st, fresh from the file system, describes.
+func (t *Table) Update(st *unix.Stat_t, f func(m *Meta)) {
+	k := KeyOf(st)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	m, ok := t.metas[k]
+	if !ok {
+		m = Meta{UID: st.Uid, GID: st.Gid, Mode: st.Mode & 0o7777}
+		if m.UID == t.uid {
+			m.UID = 0
+		}
+		if m.GID == t.gid {
+			m.GID = 0
+		}
+	}
+	f(&m)
+	t.metas[k] = m
+}
+
+// Stat changes st, fresh from the file system, into what is said of the file. A file shared with other root filesystems has one name here.
+func (t *Table) Stat(st *unix.Stat_t) {
+	k := KeyOf(st)
+	m := t.Of(st)
+	st.Uid, st.Gid, st.Mode = m.UID, m.GID, st.Mode&unix.S_IFMT|m.Mode
+	if m.Type != 0 {
+		st.Mode, st.Rdev, st.Size, st.Blocks = m.Type|m.Mode, m.Rdev, 0, 0
+	}
+	if t.Shared(k) {
+		st.Nlink = 1
+	}
+}
+
+// Share notes that a file is a hard link of one that other root filesystems have too. Its content, times and real mode must not be changed:
+// whoever wants to puts a copy in its place first (Move).
+func (t *Table) Share(k Key) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.shared[k] = struct{}{}
+}
+
+// Shared reports whether Share was called for a key.
+func (t *Table) Shared(k Key) bool {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	_, ok := t.shared[k]
+	return ok
+}
+
+// Move gives the entry of one key, which is no longer in use, to another, which is not shared.
+func (t *Table) Move(from, to Key) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.metas, to)
+	delete(t.shared, to)
+	if m, ok := t.metas[from]; ok {
+		t.metas[to] = m
+	}
+	delete(t.metas, from)
+	delete(t.shared, from)
+}
+
+// WithXattr returns xattrs with one more, or without it if value is nil.
+func WithXattr(xattrs map[string]string, name string, value []byte) map[string]string {
+	out := maps.Clone(xattrs)
+	if value == nil {
+		delete(out, name)
+		return out
+	}
+	if out == nil {
+		out = map[string]string{}
+	}
+	out[name] = string(value)
+	return out
+}
+
+// RealMode is the mode that a file of said mode has on disk: whoever does the work can always read and write it, and nothing is setuid.
+func RealMode(said uint32, dir bool) uint32 {
+	if dir {
+		return said&0o777 | 0o700
+	}
+	return said&0o777 | 0o600
+}
+
+// wire is the form in which a Table travels between two processes of one user.
+type wire struct {
+	Metas  map[Key]Meta
+	Shared map[Key]struct{}
+}
+
+// MarshalBinary implements encoding.BinaryMarshaler, for another process of the same user.
+func (t *Table) MarshalBinary() ([]byte, error) {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	var b bytes.Buffer
+	if err := gob.NewEncoder(&b).Encode(wire{t.metas, t.shared}); err != nil {
+		return nil, fmt.Errorf("encoding owners: %w", err)
+	}
+	return b.Bytes(), nil
+}
+
+// UnmarshalBinary implements encoding.BinaryUnmarshaler: it replaces all entries.
+func (t *Table) UnmarshalBinary(data []byte) error {
+	var w wire
+	if err := gob.NewDecoder(bytes.NewReader(data)).Decode(&w); err != nil {
+		return fmt.Errorf("decoding owners: %w", err)
+	}
+	if w.Metas == nil {
+		w.Metas = map[Key]Meta{}
+	}
+	if w.Shared == nil {
+		w.Shared = map[Key]struct{}{}
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.metas, t.shared = w.Metas, w.Shared
+	return nil
+}
