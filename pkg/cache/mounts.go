@@ -150,8 +150,9 @@ func (m *MountsImport) fill(ctx context.Context, st *store.Store, md mountDocume
 	if err := os.Chmod(tmp, os.FileMode(md.Mode&0o777)|modeBits(md.Mode)); err != nil {
 		return err
 	}
-	if err := os.Rename(tmp, dir); err != nil {
-		return err
+	// Package os refuses to rename over a directory; rename(2) replaces one that is empty.
+	if err := syscall.Rename(tmp, dir); err != nil {
+		return &os.LinkError{Op: "rename", Old: tmp, New: dir, Err: err}
 	}
 	return st.RemoveTemp(tmp)
 }
