@@ -57,6 +57,7 @@ func (r Registries) options(first authn.Keychain) registry.Options {
 type Engine struct {
 	opts  Options
 	store *store.Store
+	local *image.Local
 	work  *worker.Worker
 }
 
@@ -72,6 +73,7 @@ func Start(ctx context.Context, o Options) (_ *Engine, err error) {
 	if e.store, err = store.Open(o.Root); err != nil {
 		return nil, err
 	}
+	e.local = image.NewLocal(e.store)
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, e.Close())
@@ -115,7 +117,7 @@ func (e *Engine) Root() string { return e.opts.Root }
 func (e *Engine) Store() *store.Store { return e.store }
 
 // Images are the images of the store by name.
-func (e *Engine) Images() *image.Local { return image.NewLocal(e.store) }
+func (e *Engine) Images() *image.Local { return e.local }
 
 // Client returns a client of registries that asks first for credentials before the files of Options; nil asks nobody. It is the caller's to close.
 func (e *Engine) Client(first authn.Keychain) (*registry.Client, error) {
