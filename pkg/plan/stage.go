@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -283,8 +284,8 @@ func (p *planner) needs(target *stage) (map[*stage]bool, map[*root]bool) {
 func (p *planner) labels() []string {
 	var out []string
 	for _, s := range p.stages {
-		if s.label != "" {
-			out = append(out, s.label)
+		if name := cmp.Or(s.def.Name, s.label); name != "" {
+			out = append(out, name)
 		}
 	}
 	return out

@@ -23,10 +23,11 @@ func (st *stage) mountInputs(ctx context.Context, m plan.Mount) ([]cache.Input, 
 	in := []cache.Input{
 		{Name: "mount", Value: m.Type}, {Name: "target", Value: m.Target}, {Name: "readonly", Value: strconv.FormatBool(m.ReadOnly)},
 		{Name: "id", Value: m.ID + m.CacheID}, {Name: "env", Value: m.Env}, {Name: "size", Value: strconv.FormatInt(m.Size, 10)},
-		{Name: "inline", Value: string(m.Inline)},
+		{Name: "inline", Value: string(m.Inline)}, {Name: "uid", Value: optional(m.UID)}, {Name: "gid", Value: optional(m.GID)},
+		{Name: "mode", Value: optional(m.Mode)},
 	}
 	if m.From.IsScratch() {
-		return in, nil
+		return append(in, cache.Input{Name: "source", Value: m.Source}), nil
 	}
 	if m.From.Context == nil {
 		chain, err := st.origin(ctx, m.From)
@@ -44,6 +45,14 @@ func (st *stage) mountInputs(ctx context.Context, m plan.Mount) ([]cache.Input, 
 		return nil, err
 	}
 	return append(in, cache.Input{Name: "content", Value: sum.String()}), nil
+}
+
+// optional is a number that may not be given.
+func optional(n *uint64) string {
+	if n == nil {
+		return ""
+	}
+	return strconv.FormatUint(*n, 10)
 }
 
 // shownAt is where contextRequest puts what is to be mounted.
