@@ -10,7 +10,7 @@ BUILD_DEPS := ca-certificates file gcc git libc6-dev libseccomp-dev make pkg-con
 DEMO_DEPS  := $(BUILD_DEPS) mmdebstrap uidmap
 TEST_DEPS  := $(DEMO_DEPS) buildah busybox-static curl docker-registry openssl podman skopeo umoci util-linux xz-utils zstd
 
-LINT_VERSION := v2.12.2
+LINT_VERSION := v2.15.0
 
 .PHONY: build test lint demo bench conformance deps clean
 
