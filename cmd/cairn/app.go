@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"runtime/debug"
+	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -76,6 +77,7 @@ func (in invocation) app() *cli.App {
 			in.registryCommand(), in.versionCommand(),
 		},
 	}
+	app.Commands = append(app.Commands, in.storeCommands()...)
 	setHelp(app.Commands, app.Name)
 	for _, c := range app.Commands {
 		c.OnUsageError = usageError
@@ -118,10 +120,11 @@ func (in invocation) arranged(app *cli.App) ([]string, error) {
 		if len(rest) == 0 || rest[0] == "--help" || rest[0] == "-h" {
 			return append(path, "--help"), nil
 		}
-		path, cmd = append(path, rest[0]), cmd.Subcommands[0]
-		if !cmd.HasName(rest[0]) {
-			return nil, unknownCommand([]*cli.Command{cmd}, rest[0])
+		i := slices.IndexFunc(cmd.Subcommands, func(sub *cli.Command) bool { return sub.HasName(rest[0]) })
+		if i < 0 {
+			return nil, unknownCommand(cmd.Subcommands, rest[0])
 		}
+		path, cmd = append(path, rest[0]), cmd.Subcommands[i]
 		rest = rest[1:]
 	}
 	args, err := arrange(cmd, rest, cmd.Name != "run")

@@ -73,7 +73,7 @@ func TestMistypedCommandLines(t *testing.T) {
 		{"frobnicate", `unknown command "frobnicate"`, "cairn --help"},
 		{"-t x build .", "stands before the command", "cairn COMMAND"},
 		{"registry srve", `unknown command "srve"`, "serve"},
-		{"images x", "needs no arguments", "usage: cairn images"},
+		{"images x y", "at most one REPOSITORY", "usage: cairn images"},
 		{"push", "needs", "usage: cairn push"},
 		{"build --load .", "no daemon to load", "type=docker"},
 		{"build --provenance=true .", "--provenance", "--provenance=false"},

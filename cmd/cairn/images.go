@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/cairn-build/cairn/pkg/image"
+	"github.com/cairn-build/cairn/pkg/store"
 	"github.com/distribution/reference"
 	"github.com/docker/go-units"
 	"github.com/opencontainers/go-digest"
@@ -42,20 +43,17 @@ func (in invocation) images(c *cli.Context) error {
 	if len(args) > 0 {
 		filters["reference"] = append(filters["reference"], args[0])
 	}
-	st, err := in.openStore(c)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, st.Close()) }()
-	rows, err := listImages(image.NewLocal(st), filters, c.Bool("all"))
-	if err != nil {
-		return err
-	}
-	l := imageListing(rows, c.Bool("digests"), c.Bool("no-trunc"))
-	if c.Bool("quiet") && c.String("format") == "table" {
-		return l.column(in.stdout, "ID")
-	}
-	return l.write(in.stdout, c.String("format"))
+	return in.withImages(c, func(_ *store.Store, local *image.Local) error {
+		rows, err := listImages(local, filters, c.Bool("all"))
+		if err != nil {
+			return err
+		}
+		l := imageListing(rows, c.Bool("digests"), c.Bool("no-trunc"))
+		if c.Bool("quiet") && c.String("format") == "table" {
+			return l.column(in.stdout, "ID")
+		}
+		return l.write(in.stdout, c.String("format"))
+	})
 }
 
 // imageRow is one name in the list of images.

@@ -28,19 +28,28 @@ func (in invocation) openStore(c *cli.Context) (*store.Store, error) {
 	return store.Open(root)
 }
 
-// newRegistry makes the client that the command line and the environment describe.
-func (in invocation) newRegistry(c *cli.Context) (*registry.Client, error) {
+// registryOptions are what the command line and the environment say of registries.
+func (in invocation) registryOptions(c *cli.Context) (registry.Options, error) {
 	o := registry.Options{
-		AuthFiles: registry.DefaultAuthFiles(in.env["REGISTRY_AUTH_FILE"], in.env["DOCKER_CONFIG"], in.env["XDG_RUNTIME_DIR"], in.env["HOME"]),
+		AuthFiles: in.authFiles(),
 		CAFiles:   c.StringSlice("registry-ca"), InsecureHosts: c.StringSlice("insecure-registry"),
 		Mirrors: map[string][]string{}, UserAgent: "cairn/" + version(),
 	}
 	for _, text := range c.StringSlice("registry-mirror") {
 		of, urls, err := registry.ParseMirror(text)
 		if err != nil {
-			return nil, usagef("--registry-mirror %q: %v", text, err).withHint("--registry-mirror docker.io=https://mirror.example")
+			return o, usagef("--registry-mirror %q: %v", text, err).withHint("--registry-mirror docker.io=https://mirror.example")
 		}
 		o.Mirrors[of] = append(o.Mirrors[of], urls...)
+	}
+	return o, nil
+}
+
+// newRegistry makes the client that the command line and the environment describe.
+func (in invocation) newRegistry(c *cli.Context) (*registry.Client, error) {
+	o, err := in.registryOptions(c)
+	if err != nil {
+		return nil, err
 	}
 	client, err := registry.New(o)
 	if err != nil {

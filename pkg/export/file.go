@@ -21,6 +21,9 @@ func WriteFile(path string, data []byte) error {
 	})
 }
 
+// ReplaceFile is WriteFile for content that is made while it is written.
+func ReplaceFile(path string, fill func(io.Writer) error) error { return replaceFile(path, fill) }
+
 // replaceFile lets fill write a file beside path, which takes its place when it is complete and durable. A path that exists
 // and is no regular file (/dev/null, a named pipe) is written to.
 func replaceFile(path string, fill func(io.Writer) error) (err error) {

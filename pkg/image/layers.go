@@ -166,17 +166,7 @@ func (l *storedLayer) Size() int64 {
 
 // DiffSize implements StoredLayer: of a layer that was never read here, it is the size of its blob.
 func (l *storedLayer) DiffSize() int64 {
-	ix, err := l.layers.store.LayerIndex(l.layer.DiffID)
-	if err != nil {
-		return l.layer.Descriptor.Size
-	}
-	var size int64
-	for _, e := range ix.Entries() {
-		if e.Type == layer.File {
-			size += e.Size
-		}
-	}
-	return size
+	return (&Local{store: l.layers.store}).sizeOf(l.layer)
 }
 
 // TarStream implements StoredLayer. A layer that is only known to be in a registry is an error: fetch it first.

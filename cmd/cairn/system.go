@@ -1,0 +1,207 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+
+	"github.com/cairn-build/cairn/pkg/cache"
+	"github.com/cairn-build/cairn/pkg/image"
+	"github.com/cairn-build/cairn/pkg/source"
+	"github.com/cairn-build/cairn/pkg/store"
+	"github.com/docker/go-units"
+	"github.com/urfave/cli/v2"
+)
+
+func (in invocation) systemCommand() *cli.Command {
+	return &cli.Command{
+		Name: "system", Usage: "look after the local store", ArgsUsage: "COMMAND [flags]",
+		Subcommands: []*cli.Command{
+			{
+				Name: "df", Usage: "show what the local store takes up", ArgsUsage: "[flags]",
+				Flags: []cli.Flag{formatFlag(), rootFlag()}, Action: in.systemDF,
+			},
+			{
+				Name: "prune", Usage: "remove what nothing needs", ArgsUsage: "[flags]",
+				Description: "Removed are images without a name from which no other was made, and all content that no image and no cache record needs.\n" +
+					"With --all also all other images, the build cache and the directories of RUN cache mounts. Nobody else may use the store.",
+				Flags: []cli.Flag{
+					&cli.BoolFlag{Name: "all", Aliases: []string{"a"}, Usage: "also remove images with names, and the build cache"},
+					&cli.StringSliceFlag{Name: "filter", Usage: "remove only images and caches that `KEY=VALUE`: until=24h, label=KEY[=VALUE] (images only)"},
+					&cli.BoolFlag{Name: "force", Aliases: []string{"f"}, Usage: "do it; without this flag nothing is removed"},
+					rootFlag(),
+				},
+				Action: in.systemPrune,
+			},
+		},
+	}
+}
+
+// inside does something to the store in the namespaces that the snapshots belong to.
+func (in invocation) inside(c *cli.Context, work func(*store.Store, *image.Local) error) error {
+	if done, err := in.enter(nil); done {
+		return err
+	}
+	return in.withImages(c, work)
+}
+
+func (in invocation) systemDF(c *cli.Context) error {
+	if _, err := operands(c, 0, 0, "no arguments"); err != nil {
+		return err
+	}
+	return in.inside(c, func(st *store.Store, local *image.Local) error {
+		usage, err := st.Usage(c.Context)
+		if err != nil {
+			return err
+		}
+		entries, err := local.List()
+		if err != nil {
+			return err
+		}
+		images := map[image.ID]bool{}
+		for _, e := range entries {
+			images[e.ID()] = true
+		}
+		return usageListing(len(images), usage).write(in.stdout, c.String("format"))
+	})
+}
+
+// usageListing shows what a store takes up with Docker's rows and columns. A command that `cairn run` runs keeps nothing when it has ended, so
+// there are neither containers nor volumes.
+func usageListing(images int, u store.Usage) listing {
+	l := listing{
+		headers: map[string]string{
+			"Type": "TYPE", "TotalCount": "TOTAL", "Active": "ACTIVE", "Size": "SIZE", "Reclaimable": "RECLAIMABLE",
+		},
+		table: "{{.Type}}\t{{.TotalCount}}\t{{.Active}}\t{{.Size}}\t{{.Reclaimable}}",
+	}
+	add := func(name string, count int, size int64, percent bool) {
+		human := units.HumanSize(float64(size))
+		reclaimable := human
+		if percent && size > 0 {
+			reclaimable += " (100%)"
+		}
+		l.rows = append(l.rows, map[string]string{
+			"Type": name, "TotalCount": strconv.Itoa(count), "Active": "0", "Size": human, "Reclaimable": reclaimable,
+		})
+	}
+	add("Images", images, u.Images, true)
+	add("Containers", 0, 0, true)
+	add("Local Volumes", 0, 0, true)
+	add("Build Cache", u.Records+u.CacheDirs, u.Caches, false)
+	return l
+}
+
+func (in invocation) systemPrune(c *cli.Context) error {
+	if _, err := operands(c, 0, 0, "no arguments"); err != nil {
+		return err
+	}
+	filters, err := parseFilters(c.StringSlice("filter"), "until", "label")
+	if err != nil {
+		return err
+	}
+	if !c.Bool("force") {
+		what := "images without a name and content that nothing needs"
+		if c.Bool("all") {
+			what = "all images and the build cache"
+		}
+		return usagef("system prune removes %s, which cannot be undone", what).withHint("say --force to do it")
+	}
+	return in.inside(c, func(st *store.Store, local *image.Local) error {
+		err := in.prune(c.Context, pruning{st, local, filters, c.Bool("all")})
+		if errors.Is(err, store.ErrBusy) {
+			return failf("%v", err).withHint("wait until other cairn commands have ended")
+		}
+		return err
+	})
+}
+
+// pruning is what system prune works with.
+type pruning struct {
+	store   *store.Store
+	local   *image.Local
+	filters filterSet
+	all     bool
+}
+
+// prune removes images, then caches, then what nothing needs any more, and says what.
+func (in invocation) prune(ctx context.Context, p pruning) error {
+	before, err := p.store.Usage(ctx)
+	if err != nil {
+		return err
+	}
+	// Who cannot have the store for himself learns it before anything is gone.
+	if _, err := p.store.Prune(ctx); err != nil {
+		return err
+	}
+	if err := in.pruneImages(p); err != nil {
+		return err
+	}
+	if p.all && len(p.filters["label"]) == 0 {
+		dropped, err := p.store.DropCaches(ctx, append(cache.Buckets(), source.Buckets()...), p.filters.until())
+		if err != nil {
+			return err
+		}
+		if n := dropped.Records + dropped.CacheDirs; n > 0 {
+			if _, err := fmt.Fprintf(in.stdout, "Deleted build cache objects: %d\n\n", n); err != nil {
+				return err
+			}
+		}
+	}
+	if _, err := p.store.Prune(ctx); err != nil {
+		return err
+	}
+	after, err := p.store.Usage(ctx)
+	if err != nil {
+		return err
+	}
+	freed := max(0, before.Images+before.Caches-after.Images-after.Caches)
+	_, err = fmt.Fprintf(in.stdout, "Total reclaimed space: %s\n", units.HumanSize(float64(freed)))
+	return err
+}
+
+// pruneImages removes the images that are meant: those without a name, or all; children before their parents.
+func (in invocation) pruneImages(p pruning) error {
+	wrote := false
+	for {
+		rows, err := listImages(p.local, p.filters, false)
+		if err != nil {
+			return err
+		}
+		n := 0
+		for _, r := range rows {
+			if r.Named() && !p.all {
+				continue
+			}
+			gone, err := p.local.Delete(r.Name, image.DeleteOptions{Force: true})
+			if errors.Is(err, image.ErrConflict) {
+				continue // others were made from it: they go first
+			}
+			if err != nil {
+				return err
+			}
+			for _, g := range gone {
+				if !wrote {
+					_, _ = fmt.Fprintln(in.stdout, "Deleted Images:")
+					wrote = true
+				}
+				line := "untagged: " + g.Untagged
+				if g.Deleted != "" {
+					line = "deleted: " + g.Deleted
+				}
+				if _, err := fmt.Fprintln(in.stdout, printable(line)); err != nil {
+					return err
+				}
+				n++
+			}
+		}
+		if n == 0 {
+			break
+		}
+	}
+	if wrote {
+		_, _ = fmt.Fprintln(in.stdout)
+	}
+	return nil
+}
