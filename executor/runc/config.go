@@ -12,24 +12,17 @@ import (
 
 	"github.com/cairn-build/cairn/executor"
 	"github.com/cairn-build/cairn/executor/process"
+	"github.com/cairn-build/cairn/executor/sandbox"
 )
 
 const (
 	noSuidExecDev = unix.MS_NOSUID | unix.MS_NOEXEC | unix.MS_NODEV
 )
 
-// defaultCapabilities are docker's (moby, oci/caps/defaults.go).
-func defaultCapabilities() []string {
-	return []string{
-		"CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FSETID", "CAP_FOWNER", "CAP_MKNOD", "CAP_NET_RAW", "CAP_SETGID", "CAP_SETUID",
-		"CAP_SETFCAP", "CAP_SETPCAP", "CAP_NET_BIND_SERVICE", "CAP_SYS_CHROOT", "CAP_KILL", "CAP_AUDIT_WRITE",
-	}
-}
-
 // config translates the Spec. It makes what has to exist in the root filesystem before libcontainer starts.
 func (r *run) config() (*configs.Config, error) {
-	if r.place.noPIDNamespace != "" {
-		return nil, fmt.Errorf("running %q: no container can be made here: %s", r.spec.Process.Args[0], r.place.noPIDNamespace)
+	if r.place.NoPIDNamespace != "" {
+		return nil, fmt.Errorf("running %q: no container can be made here: %s", r.spec.Process.Args[0], r.place.NoPIDNamespace)
 	}
 	insecure := r.spec.Security == executor.SecurityInsecure
 	rootfs, err := r.rootfs(insecure)
@@ -46,7 +39,7 @@ func (r *run) config() (*configs.Config, error) {
 		},
 		Capabilities: r.capabilities(insecure),
 	}
-	if r.place.cgroup2 {
+	if r.place.Cgroup2 {
 		cfg.Namespaces = append(cfg.Namespaces, configs.Namespace{Type: configs.NEWCGROUP})
 	}
 	if r.spec.Network == executor.NetworkNone {
@@ -54,7 +47,7 @@ func (r *run) config() (*configs.Config, error) {
 		cfg.Networks = []*configs.Network{{Type: "loopback"}}
 	}
 	if !insecure {
-		cfg.MaskPaths, cfg.ReadonlyPaths = maskedPaths(), readonlyPaths()
+		cfg.MaskPaths, cfg.ReadonlyPaths = sandbox.MaskedPaths(), sandbox.ReadonlyPaths()
 		if cfg.Seccomp, err = r.seccompFor(cfg.Capabilities.Bounding); err != nil {
 			return nil, err
 		}
@@ -67,9 +60,9 @@ func (r *run) config() (*configs.Config, error) {
 
 // capabilities are the bounding, permitted and effective set; none is inheritable or ambient (CVE-2022-24769).
 func (r *run) capabilities(insecure bool) *configs.Capabilities {
-	caps := slices.Clone(r.place.caps)
+	caps := slices.Clone(r.place.Caps)
 	if !insecure {
-		want := defaultCapabilities()
+		want := sandbox.DefaultCapabilities()
 		caps = slices.DeleteFunc(caps, func(c string) bool { return !slices.Contains(want, c) })
 	}
 	return &configs.Capabilities{Bounding: caps, Effective: caps, Permitted: caps}
@@ -78,14 +71,14 @@ func (r *run) capabilities(insecure bool) *configs.Capabilities {
 // rootfs returns the directory to use as root. Where no user namespace keeps root from the machine's devices, it is a
 // nodev mount of the one given: CAP_MKNOD is among docker's capabilities, and nobody else stops `mknod b 8 0`.
 func (r *run) rootfs(insecure bool) (string, error) {
-	if r.place.userNS || insecure {
+	if r.place.UserNS || insecure {
 		return r.rootPath, nil
 	}
 	dir, err := r.mountDir("root", r.rootPath, "", unix.MS_BIND|unix.MS_REC, "")
 	if err != nil {
 		return "", fmt.Errorf("mounting the root filesystem: %w", err)
 	}
-	if r.place.mountSetattr {
+	if r.place.MountSetattr {
 		err = unix.MountSetattr(-1, dir, unix.AT_RECURSIVE, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_NODEV})
 	} else {
 		err = unix.Mount("", dir, "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_NODEV, "")
@@ -109,22 +102,10 @@ func (r *run) mountDir(name, source, fstype string, flags uintptr, data string) 
 	return dir, nil
 }
 
-// maskedPaths are hidden, readonlyPaths cannot be written: containerd's defaults, which BuildKit uses.
-func maskedPaths() []string {
-	return []string{
-		"/proc/acpi", "/proc/asound", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list", "/proc/timer_stats",
-		"/proc/sched_debug", "/proc/scsi", "/sys/firmware", "/sys/devices/virtual/powercap",
-	}
-}
-
-func readonlyPaths() []string {
-	return []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"}
-}
-
 // mounts lists everything that is mounted, in order, and prepares the mount points.
 func (r *run) mounts(insecure bool) ([]*configs.Mount, error) {
 	var nodev int
-	if !r.place.userNS && !insecure {
+	if !r.place.UserNS && !insecure {
 		nodev = unix.MS_NODEV
 	}
 	dev, err := r.makeDev(nodev)
@@ -138,7 +119,7 @@ func (r *run) mounts(insecure bool) ([]*configs.Mount, error) {
 	}
 	list = append(list, r.sysMounts(insecure)...)
 	for _, dir := range []string{"/proc", "/dev", "/sys"} {
-		if err := r.systemTarget(dir); err != nil {
+		if err := r.points.System(dir); err != nil {
 			return nil, err
 		}
 	}
@@ -167,16 +148,16 @@ func (r *run) sysMounts(insecure bool) []*configs.Mount {
 		ro = 0
 	}
 	sys := &configs.Mount{Device: "sysfs", Source: "sysfs", Destination: "/sys", Flags: noSuidExecDev | ro}
-	bound := r.place.userNS && r.spec.Network != executor.NetworkNone
+	bound := r.place.UserNS && r.spec.Network != executor.NetworkNone
 	if bound {
 		sys = &configs.Mount{Device: "bind", Source: "/sys", Destination: "/sys", Flags: unix.MS_BIND | unix.MS_REC | noSuidExecDev | unix.MS_RDONLY}
-		if r.place.mountSetattr {
+		if r.place.MountSetattr {
 			sys.RecAttr = &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}
 		}
 	}
 	mounts := []*configs.Mount{sys}
 	switch {
-	case r.place.cgroup2:
+	case r.place.Cgroup2:
 		mounts = append(mounts, &configs.Mount{Device: "cgroup", Source: "cgroup", Destination: "/sys/fs/cgroup", Flags: noSuidExecDev | ro})
 	case bound && exists("/sys/fs/cgroup"):
 		// The old hierarchies: nothing in them is ours (CVE-2023-25809).
@@ -234,13 +215,13 @@ func (r *run) mount(m executor.Mount, nodev int, covered []string) (*configs.Mou
 		if err != nil {
 			return nil, err
 		}
-		target, err := r.target(m.Target, st.IsDir(), covered)
+		target, err := r.points.Target(m.Target, st.IsDir(), covered)
 		if err != nil {
 			return nil, err
 		}
 		return &configs.Mount{Device: "bind", Source: m.Source, Destination: target, Flags: unix.MS_BIND | unix.MS_REC | ro | nodev}, nil
 	case executor.Tmpfs:
-		target, err := r.target(m.Target, true, covered)
+		target, err := r.points.Target(m.Target, true, covered)
 		if err != nil {
 			return nil, err
 		}

@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/cairn-build/cairn/executor"
+	"github.com/cairn-build/cairn/executor/sandbox"
 	"golang.org/x/sys/unix"
 )
 
@@ -52,7 +53,7 @@ func (r *run) makeDev(nodev int) (string, error) {
 		return "", err
 	}
 	pts := "newinstance,ptmxmode=0666,mode=0620"
-	if contains(r.place.gids, ttyGroup) {
+	if sandbox.Contains(r.place.GIDs, ttyGroup) {
 		pts += ",gid=5"
 	}
 	if err := unix.Mount("devpts", filepath.Join(dev, "pts"), "devpts", unix.MS_NOSUID|unix.MS_NOEXEC, pts); err != nil {

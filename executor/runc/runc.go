@@ -22,7 +22,6 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-	"syscall"
 
 	"github.com/opencontainers/runc/libcontainer"
 	_ "github.com/opencontainers/runc/libcontainer/nsenter" // makes the namespaces, in C, before Go's runtime starts
@@ -30,6 +29,7 @@ import (
 
 	"github.com/cairn-build/cairn/executor"
 	"github.com/cairn-build/cairn/executor/process"
+	"github.com/cairn-build/cairn/executor/sandbox"
 	"github.com/cairn-build/cairn/pkg/userns"
 )
 
@@ -42,7 +42,7 @@ var _ executor.Executor = (*Executor)(nil)
 type Executor struct {
 	dir   string
 	syncs bool
-	place place
+	place sandbox.Place
 
 	seccomp sync.Map // capabilities, joined → *configs.Seccomp
 }
@@ -73,9 +73,14 @@ func New(o Options) (*Executor, error) {
 	if dir, err = filepath.EvalSymlinks(dir); err != nil {
 		return nil, fmt.Errorf("preparing the executor's directory: %w", err)
 	}
-	p, err := probe()
+	p, err := sandbox.Probe()
 	if err != nil {
 		return nil, err
+	}
+	if p.MountSetattr {
+		// libcontainer makes and joins control groups wherever it can write. It has none of ours to manage, what it
+		// makes would outlive a killed build, and one look at a read-only tree is cheaper than a dozen mkdirs.
+		_ = unix.MountSetattr(-1, "/sys/fs/cgroup", unix.AT_RECURSIVE, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY})
 	}
 	if err := unix.Mount("tmpfs", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=700"); err != nil {
 		return nil, fmt.Errorf("mounting the executor's directory %s: %w", dir, err)
@@ -120,7 +125,7 @@ func (e *Executor) Run(ctx context.Context, spec executor.Spec) error {
 	if err != nil {
 		return fmt.Errorf("preparing to run %q: %w", spec.Process.Args[0], err)
 	}
-	r := &run{Executor: e, spec: spec, root: root, rootPath: rootPath, dir: dir}
+	r := &run{Executor: e, spec: spec, root: root, rootPath: rootPath, dir: dir, points: sandbox.MountPoints{Root: root}}
 	err = r.do(ctx)
 	return errors.Join(err, r.cleanUp())
 }
@@ -133,7 +138,7 @@ type run struct {
 	rootPath string
 	dir      string
 
-	stubs   []stub
+	points  sandbox.MountPoints
 	mounted []string // mounted in this process's own namespace, below dir
 }
 
@@ -142,7 +147,7 @@ func (r *run) do(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := r.place.checkUser(u); err != nil {
+	if err := r.place.CheckUser(u); err != nil {
 		return err
 	}
 	cfg, err := r.config()
@@ -168,14 +173,15 @@ func (r *run) do(ctx context.Context) error {
 	if proc.Rlimits, err = rlimits(r.spec.Ulimits); err != nil {
 		return err
 	}
-	io, err := r.streams(proc)
+	io, err := sandbox.NewStreams(r.spec.Process)
 	if err != nil {
 		return fmt.Errorf("running %q: %w", proc.Args[0], err)
 	}
+	connect(proc, io)
 	err = c.Run(proc)
-	io.started()
+	io.Started()
 	if err != nil {
-		io.finish()
+		_ = io.Finish()
 		_ = c.Destroy()
 		return startError(proc.Args[0], err)
 	}
@@ -183,7 +189,7 @@ func (r *run) do(ctx context.Context) error {
 		r.spec.Started()
 	}
 	err = r.wait(ctx, proc)
-	ioErr := io.finish()
+	ioErr := io.Finish()
 	if derr := c.Destroy(); derr != nil && err == nil {
 		err = fmt.Errorf("removing the container: %w", derr)
 	}
@@ -193,9 +199,36 @@ func (r *run) do(ctx context.Context) error {
 	return err
 }
 
+// connect gives a process its streams.
+func connect(proc *libcontainer.Process, s *sandbox.Streams) {
+	if s.Terminal != nil {
+		proc.ConsoleSocket = s.Terminal.Socket
+		proc.ConsoleWidth, proc.ConsoleHeight = s.Terminal.Width, s.Terminal.Height
+		return
+	}
+	if s.Stdin != nil {
+		proc.Stdin = s.Stdin
+	}
+	proc.Stdout, proc.Stderr = s.Stdout, s.Stderr
+}
+
+// wait waits for the process's end.
+func (r *run) wait(ctx context.Context, proc *libcontainer.Process) error {
+	pid, err := proc.Pid()
+	if err != nil {
+		return err
+	}
+	return sandbox.Wait(ctx, r.spec, libProcess{proc}, pid)
+}
+
+// libProcess is libcontainer's process as a sandbox.Proc.
+type libProcess struct{ *libcontainer.Process }
+
+func (p libProcess) Kill() { _ = p.Signal(unix.SIGKILL) }
+
 // cleanUp removes what was made in the root filesystem and around it.
 func (r *run) cleanUp() error {
-	err := removeStubs(r.stubs)
+	err := r.points.Remove()
 	for _, m := range r.mounted {
 		if uerr := unix.Unmount(m, unix.MNT_DETACH); uerr != nil {
 			// Whatever is still mounted must not be removed with the directory.
@@ -225,18 +258,4 @@ func startError(name string, err error) error {
 		}
 	}
 	return fmt.Errorf("running %q: %w", name, err)
-}
-
-// exitError turns the end of a process into the error of Run.
-func exitError(st *os.ProcessState) error {
-	ws, ok := st.Sys().(syscall.WaitStatus)
-	switch {
-	case !ok:
-		return fmt.Errorf("unexpected end of the process: %s", st)
-	case ws.Signaled():
-		return &executor.ExitError{Code: 128 + int(ws.Signal()), Signal: int(ws.Signal())}
-	case ws.ExitStatus() != 0:
-		return &executor.ExitError{Code: ws.ExitStatus()}
-	}
-	return nil
 }

@@ -1,4 +1,4 @@
-package runc
+package sandbox
 
 import (
 	"errors"
@@ -11,26 +11,29 @@ import (
 	"golang.org/x/term"
 )
 
-// terminal relays between the caller's terminal and the one that libcontainer makes inside.
+// Terminal relays between the caller's terminal and the one inside the sandbox.
 //
 //	caller's terminal, raw ◄──► master ◄─ devpts of the container ─► slave: the process's three streams
 //
 // The master is made inside the container, so that its devpts is the one it belongs to, and comes out over a socket.
-type terminal struct {
-	outer         *os.File
-	sock          *os.File
-	childEnd      *os.File
-	width, height uint16
-	restore       *term.State
-	resize        chan os.Signal
-	done          chan error
-	master        *os.File
+type Terminal struct {
+	// Socket is where the master is sent to (SCM_RIGHTS).
+	Socket *os.File
+	// Width and Height are the size it is to have.
+	Width, Height uint16
+
+	outer   *os.File
+	sock    *os.File
+	restore *term.State
+	resize  chan os.Signal
+	done    chan error
+	master  *os.File
 }
 
-func newTerminal(f *os.File) (*terminal, error) {
-	t := &terminal{outer: f, resize: make(chan os.Signal, 1), done: make(chan error, 1)}
+func newTerminal(f *os.File) (*Terminal, error) {
+	t := &Terminal{outer: f, resize: make(chan os.Signal, 1), done: make(chan error, 1)}
 	if w, h, err := term.GetSize(int(f.Fd())); err == nil {
-		t.width, t.height = uint16(w), uint16(h)
+		t.Width, t.Height = uint16(w), uint16(h)
 	} else {
 		return nil, fmt.Errorf("%s is not a terminal: %w", f.Name(), err)
 	}
@@ -38,18 +41,18 @@ func newTerminal(f *os.File) (*terminal, error) {
 	if err != nil {
 		return nil, os.NewSyscallError("socketpair", err)
 	}
-	t.sock, t.childEnd = os.NewFile(uintptr(fds[0]), "console"), os.NewFile(uintptr(fds[1]), "console")
+	t.sock, t.Socket = os.NewFile(uintptr(fds[0]), "console"), os.NewFile(uintptr(fds[1]), "console")
 	if t.restore, err = term.MakeRaw(int(f.Fd())); err != nil {
 		t.sock.Close()
-		t.childEnd.Close()
+		t.Socket.Close()
 		return nil, err
 	}
 	return t, nil
 }
 
 // started receives the master, if the process came that far, and begins to relay.
-func (t *terminal) started() {
-	t.childEnd.Close()
+func (t *Terminal) started() {
+	t.Socket.Close()
 	master, err := receiveFile(t.sock)
 	t.sock.Close()
 	if err != nil {
@@ -77,7 +80,7 @@ func (t *terminal) started() {
 }
 
 // finish waits for the last output and gives the caller's terminal back as it was.
-func (t *terminal) finish() error {
+func (t *Terminal) finish() error {
 	err := <-t.done
 	signal.Stop(t.resize)
 	close(t.resize)

@@ -1,4 +1,4 @@
-package runc
+package sandbox
 
 import (
 	"errors"
@@ -13,6 +13,13 @@ import (
 // maxSymlinks is the kernel's limit of links in one path.
 const maxSymlinks = 40
 
+// MountPoints resolves and makes the mount points of one process in its root filesystem.
+type MountPoints struct {
+	// Root is the root filesystem (O_PATH).
+	Root *os.File
+	made []stub
+}
+
 // stub is a mount point that was made in the root filesystem and has to go again, unless the process has put something
 // into it. What it says about the past is held by descriptors and inode numbers: names belong to the process while it runs.
 type stub struct {
@@ -23,25 +30,25 @@ type stub struct {
 	ino    uint64
 }
 
-// systemTarget prepares one of /proc, /dev and /sys. It must be a real directory: mounted through a link of the image,
+// System prepares one of /proc, /dev and /sys. It must be a real directory: mounted through a link of the image,
 // the mount would be somewhere else, and what is hidden and protected below it would be neither (CVE-2026-41579).
-func (r *run) systemTarget(dir string) error {
+func (m *MountPoints) System(dir string) error {
 	var st unix.Stat_t
-	err := unix.Fstatat(int(r.root.Fd()), dir[1:], &st, unix.AT_SYMLINK_NOFOLLOW)
+	err := unix.Fstatat(int(m.Root.Fd()), dir[1:], &st, unix.AT_SYMLINK_NOFOLLOW)
 	if err == nil && st.Mode&unix.S_IFMT != unix.S_IFDIR {
 		return fmt.Errorf("mounting %s: it is not a directory in this image", dir)
 	}
-	if _, err := r.target(dir, true, nil); err != nil {
+	if _, err := m.Target(dir, true, nil); err != nil {
 		return fmt.Errorf("mounting %s: %w", dir, err)
 	}
 	return nil
 }
 
-// target resolves a mount point in the root filesystem, as a process with this root would, and makes what is missing of
+// Target resolves a mount point in the root filesystem, as a process with this root would, and makes what is missing of
 // it: directories, and an empty file at the end unless dir. It returns the path without links. Below one of the
-// covered paths nothing is made, since it would be under the mount there; libcontainer makes it in that mount.
-func (r *run) target(name string, dir bool, covered []string) (string, error) {
-	w := walk{run: r, resolved: "/", todo: components(name), covered: covered}
+// covered paths nothing is made, since it would be under the mount there; whoever mounts makes it in that mount.
+func (m *MountPoints) Target(name string, dir bool, covered []string) (string, error) {
+	w := walk{MountPoints: m, resolved: "/", todo: components(name), covered: covered}
 	if err := w.open(); err != nil {
 		return "", err
 	}
@@ -80,7 +87,7 @@ func components(name string) []string {
 
 // walk is a path resolution inside the root filesystem.
 type walk struct {
-	*run
+	*MountPoints
 	cur      *os.File // O_PATH, what resolved names
 	resolved string
 	todo     []string
@@ -90,7 +97,7 @@ type walk struct {
 
 // open sets cur to what resolved names. No component of it is a link.
 func (w *walk) open() error {
-	fd, err := unix.Openat2(int(w.root.Fd()), "."+w.resolved, &unix.OpenHow{
+	fd, err := unix.Openat2(int(w.Root.Fd()), "."+w.resolved, &unix.OpenHow{
 		Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS,
 	})
 	if err != nil {
@@ -206,18 +213,19 @@ func (w *walk) make(name string, dir bool) error {
 	if err != nil {
 		return err
 	}
-	w.stubs = append(w.stubs, stub{os.NewFile(uintptr(parent), w.resolved), name, dir, st.Dev, st.Ino})
+	w.made = append(w.made, stub{os.NewFile(uintptr(parent), w.resolved), name, dir, st.Dev, st.Ino})
 	return setTimes(at, times)
 }
 
-// removeStubs removes mount points, last made first, if they are still what was made. It never follows a link: what the
+// Remove removes mount points, last made first, if they are still what was made. It never follows a link: what the
 // process has put in their place, or moved them under, stays as it is.
-func removeStubs(stubs []stub) error {
+func (m *MountPoints) Remove() error {
 	var errs []error
-	for i := len(stubs) - 1; i >= 0; i-- {
-		errs = append(errs, stubs[i].remove())
-		stubs[i].parent.Close()
+	for i := len(m.made) - 1; i >= 0; i-- {
+		errs = append(errs, m.made[i].remove())
+		m.made[i].parent.Close()
 	}
+	m.made = nil
 	return errors.Join(errs...)
 }
 

@@ -1,4 +1,4 @@
-package runc
+package sandbox
 
 import (
 	"context"
@@ -8,9 +8,9 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
-	"github.com/opencontainers/runc/libcontainer"
 	"golang.org/x/sys/unix"
 
 	"github.com/cairn-build/cairn/executor"
@@ -19,12 +19,15 @@ import (
 // defaultGrace is Spec.Grace where it is 0, as long as docker waits.
 const defaultGrace = 10 * time.Second
 
-// wait waits for the process to end, and makes it end when ctx does.
-func (r *run) wait(ctx context.Context, proc *libcontainer.Process) error {
-	pid, err := proc.Pid()
-	if err != nil {
-		return err
-	}
+// Proc is a process that was started: pid 1 of its own pid namespace.
+type Proc interface {
+	Wait() (*os.ProcessState, error)
+	// Kill ends it, if it has not ended yet.
+	Kill()
+}
+
+// Wait waits for the process to end, and makes it end when ctx does. pid is its number in this process's pid namespace.
+func Wait(ctx context.Context, spec executor.Spec, proc Proc, pid int) error {
 	done := make(chan struct{})
 	stopped := make(chan struct{})
 	go func() {
@@ -32,7 +35,7 @@ func (r *run) wait(ctx context.Context, proc *libcontainer.Process) error {
 		select {
 		case <-done:
 		case <-ctx.Done():
-			r.stop(proc, pid, done, r.how(ctx))
+			stop(proc, pid, done, how(ctx, spec))
 		}
 	}()
 	st, err := proc.Wait()
@@ -40,17 +43,31 @@ func (r *run) wait(ctx context.Context, proc *libcontainer.Process) error {
 	<-stopped
 	var ee *exec.ExitError
 	if err != nil && !errors.As(err, &ee) {
-		return fmt.Errorf("waiting for %q: %w", proc.Args[0], err)
+		return fmt.Errorf("waiting for %q: %w", spec.Process.Args[0], err)
 	}
 	if _, stopped := errors.AsType[*executor.Stop](context.Cause(ctx)); ctx.Err() != nil && !stopped {
-		return fmt.Errorf("running %q: %w", proc.Args[0], context.Cause(ctx))
+		return fmt.Errorf("running %q: %w", spec.Process.Args[0], context.Cause(ctx))
 	}
 	return exitError(st)
 }
 
+// exitError turns the end of a process into the error of Run.
+func exitError(st *os.ProcessState) error {
+	ws, ok := st.Sys().(syscall.WaitStatus)
+	switch {
+	case !ok:
+		return fmt.Errorf("unexpected end of the process: %s", st)
+	case ws.Signaled():
+		return &executor.ExitError{Code: 128 + int(ws.Signal()), Signal: int(ws.Signal())}
+	case ws.ExitStatus() != 0:
+		return &executor.ExitError{Code: ws.ExitStatus()}
+	}
+	return nil
+}
+
 // how says in which way a context that has ended wants the process to end.
-func (r *run) how(ctx context.Context) executor.Stop {
-	s := executor.Stop{Grace: r.spec.Grace}
+func how(ctx context.Context, spec executor.Spec) executor.Stop {
+	s := executor.Stop{Grace: spec.Grace}
 	if asked, ok := errors.AsType[*executor.Stop](context.Cause(ctx)); ok {
 		s = *asked
 	} else if s.Grace <= 0 {
@@ -65,7 +82,7 @@ func (r *run) how(ctx context.Context) executor.Stop {
 // stop ends the processes of a container: SIGTERM (or what Stop says) to all of them, and SIGKILL to its pid 1, hence to all, after the
 // grace. SIGTERM goes to all because the kernel withholds it from a pid 1 without a handler for it, which is what a
 // shell is: sent to the shell alone it would do nothing for ten seconds, but its child ends, and then the shell does.
-func (r *run) stop(proc *libcontainer.Process, pid int, done <-chan struct{}, how executor.Stop) {
+func stop(proc Proc, pid int, done <-chan struct{}, how executor.Stop) {
 	for _, p := range inSamePIDNamespace(pid) {
 		if how.Grace > 0 {
 			_ = unix.Kill(p, unix.Signal(how.Signal))
@@ -85,7 +102,7 @@ func (r *run) stop(proc *libcontainer.Process, pid int, done <-chan struct{}, ho
 				continue
 			}
 		}
-		_ = proc.Signal(unix.SIGKILL)
+		proc.Kill()
 		return
 	}
 }
