@@ -4,16 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"strconv"
-	"sync"
 
 	"github.com/cairn-build/cairn/pkg/cache"
 	"github.com/cairn-build/cairn/pkg/copy"
 	"github.com/cairn-build/cairn/pkg/layer"
 	"github.com/cairn-build/cairn/pkg/plan"
 	"github.com/cairn-build/cairn/pkg/progress"
-	"github.com/opencontainers/go-digest"
 )
 
 // copy prepares a COPY or ADD. Its key is the destination, the content of what is copied as it will be in the layer, and the root
@@ -75,57 +72,9 @@ func (st *stage) copyRequest(ctx context.Context, c *plan.Copy) (copy.Request, e
 	if !req.Independent() {
 		// The key needs it only for names of users.
 		chain := clone(st.chain)
-		req.Stage = lazyTree(sync.OnceValues(func() (layer.Tree, error) { return st.tree(ctx, chain) }))
+		req.Stage = layer.Lazy(func() (layer.Tree, error) { return st.tree(ctx, chain) })
 	}
 	return req, nil
-}
-
-// lazyTree is a tree that is made when it is first needed.
-type lazyTree func() (layer.Tree, error)
-
-// Lstat implements layer.Tree.
-func (t lazyTree) Lstat(name string) (layer.Entry, error) {
-	tree, err := t()
-	if err != nil {
-		return layer.Entry{}, err
-	}
-	return tree.Lstat(name)
-}
-
-// ReadDir implements layer.Tree.
-func (t lazyTree) ReadDir(name string) ([]layer.Entry, error) {
-	tree, err := t()
-	if err != nil {
-		return nil, err
-	}
-	return tree.ReadDir(name)
-}
-
-// Open implements layer.Tree.
-func (t lazyTree) Open(name string) (io.ReadCloser, error) {
-	tree, err := t()
-	if err != nil {
-		return nil, err
-	}
-	return tree.Open(name)
-}
-
-// Digest implements layer.Tree.
-func (t lazyTree) Digest(name string) (digest.Digest, error) {
-	tree, err := t()
-	if err != nil {
-		return "", err
-	}
-	return tree.Digest(name)
-}
-
-// LinkID implements layer.Tree.
-func (t lazyTree) LinkID(name string) (string, error) {
-	tree, err := t()
-	if err != nil {
-		return "", err
-	}
-	return tree.LinkID(name)
 }
 
 func unpacks(sources []copy.Source) (out []bool) {

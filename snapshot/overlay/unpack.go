@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"sync"
 	"weak"
@@ -190,7 +189,7 @@ func (n *node) known() *layer.Index {
 
 // lower returns the tree of the layers below n, which are asked for when the tree is.
 func (n *node) lower(ctx context.Context) layer.Tree {
-	return lazyTree(sync.OnceValues(func() (layer.Tree, error) {
+	return layer.Lazy(func() (layer.Tree, error) {
 		below := n.u.nodes[:n.n]
 		ixs := make([]*layer.Index, len(below))
 		for i, b := range below {
@@ -200,50 +199,7 @@ func (n *node) lower(ctx context.Context) layer.Tree {
 			}
 		}
 		return layer.Stack(ixs, nil), nil
-	}))
-}
-
-// lazyTree is a tree that is made when it is first needed.
-type lazyTree func() (layer.Tree, error)
-
-func (t lazyTree) Lstat(name string) (layer.Entry, error) {
-	tree, err := t()
-	if err != nil {
-		return layer.Entry{}, err
-	}
-	return tree.Lstat(name)
-}
-
-func (t lazyTree) ReadDir(name string) ([]layer.Entry, error) {
-	tree, err := t()
-	if err != nil {
-		return nil, err
-	}
-	return tree.ReadDir(name)
-}
-
-func (t lazyTree) Open(name string) (io.ReadCloser, error) {
-	tree, err := t()
-	if err != nil {
-		return nil, err
-	}
-	return tree.Open(name)
-}
-
-func (t lazyTree) Digest(name string) (digest.Digest, error) {
-	tree, err := t()
-	if err != nil {
-		return "", err
-	}
-	return tree.Digest(name)
-}
-
-func (t lazyTree) LinkID(name string) (string, error) {
-	tree, err := t()
-	if err != nil {
-		return "", err
-	}
-	return tree.LinkID(name)
+	})
 }
 
 // indexCache remembers indexes as long as somebody uses them.
