@@ -36,6 +36,7 @@ type gitRepo struct {
 	dir, work string
 	url       *GitURL
 	env       []string
+	config    []string // flags of git that set its configuration
 }
 
 // OpenGit fetches a repository with the git program and opens what it has checked out as a context. Files belong to root and have
@@ -111,14 +112,14 @@ func (r *gitRepo) setEnv(home string, o ContextOptions) {
 		{"gc.auto", "0"},
 		{"transfer.fsckObjects", "false"},
 	}
-	if h := r.authHeader(o); h != "" {
-		config = append(config, [2]string{"http." + tokenScope(r.url.Remote) + ".extraHeader", "Authorization: " + h})
+	// Given on the command line (and not as GIT_CONFIG_COUNT in the environment) configuration reaches the git processes of submodules
+	// too. What is secret stands in the environment, where it is not seen in a list of processes.
+	for _, kv := range config {
+		r.config = append(r.config, "-c", kv[0]+"="+kv[1])
 	}
-	// Configuration in the environment reaches git's children too (submodules), and secrets in it are not seen in a list of
-	// processes.
-	r.env = append(r.env, "GIT_CONFIG_COUNT="+strconv.Itoa(len(config)))
-	for i, kv := range config {
-		r.env = append(r.env, fmt.Sprintf("GIT_CONFIG_KEY_%d=%s", i, kv[0]), fmt.Sprintf("GIT_CONFIG_VALUE_%d=%s", i, kv[1]))
+	if h := r.authHeader(o); h != "" {
+		r.env = append(r.env, "CAIRN_GIT_AUTH=Authorization: "+h)
+		r.config = append(r.config, "--config-env=http."+tokenScope(r.url.Remote)+".extraHeader=CAIRN_GIT_AUTH")
 	}
 }
 
@@ -173,7 +174,7 @@ func (r *gitRepo) run(ctx context.Context, args ...string) (string, error) {
 const shallow = "--depth=1"
 
 func (r *gitRepo) try(ctx context.Context, args []string) (stdout, stderr string, err error) {
-	cmd := exec.CommandContext(ctx, r.bin, append([]string{"--git-dir=" + r.dir, "--work-tree=" + r.work}, args...)...)
+	cmd := exec.CommandContext(ctx, r.bin, slices.Concat(r.config, []string{"--git-dir=" + r.dir, "--work-tree=" + r.work}, args)...)
 	cmd.Dir, cmd.Env = r.work, r.env
 	var out, errs tail
 	out.max, errs.max = 16<<20, 16<<10
