@@ -86,7 +86,9 @@ func TestImage(t *testing.T) {
 			t.Fatalf("pulling: %v", err)
 		}
 		const name = "localhost/image-test:1"
-		dockerfile := func(word string) io.Reader { return contextTar(t, "FROM "+p.Busybox+"\nRUN echo "+word+" > /word\n", word == "one") }
+		dockerfile := func(word string) io.Reader {
+			return contextTar(t, "FROM "+p.Busybox+"\nRUN echo "+word+" > /word\n", word == "one")
+		}
 		says := func(want string, o containers.ImageOption) {
 			t.Helper()
 			i, err := c.Image(ctx, name, o)

@@ -2,8 +2,10 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 
@@ -16,52 +18,85 @@ import (
 // Open returns the root filesystem of a chain of layers, bottom first, unpacking what is not unpacked yet. The layer and what is made of
 // it live in the worker; the Root of a writable layer is a path of this process.
 func (e *Engine) Open(ctx context.Context, chain []layer.Layer) (snapshot.ROLayer, error) {
-	var h roHandle
-	if err := e.work.Call(ctx, worker.Call{Method: methodLayerOpen, Params: chain, Result: &h}); err != nil {
+	l := e.Layer(chain)
+	if err := l.(*roLayer).open(ctx); err != nil {
 		return nil, err
 	}
-	return e.roLayer(h), nil
+	return l, nil
 }
 
-func (e *Engine) roLayer(h roHandle) *roLayer { return &roLayer{e: e, h: h} }
-
-// released is the part of a layer that may be released once, and may be released again.
-type released struct {
-	mu   sync.Mutex
-	done bool
+// Layer is Open without the work: the chain is unpacked when a writable layer is put on top.
+func (e *Engine) Layer(chain []layer.Layer) snapshot.ROLayer {
+	return &roLayer{e: e, chain: slices.Clone(chain)}
 }
 
-func (r *released) release(call func() error) error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.done {
-		return nil
-	}
-	err := call()
-	r.done = err == nil
-	return err
-}
+// roLayer returns a layer that the worker has handed out.
+func (e *Engine) roLayer(h roHandle) *roLayer { return &roLayer{e: e, chain: h.Chain, h: &h.handle} }
 
-// roLayer implements snapshot.ROLayer for a layer that the worker holds.
+// emptyTar is the digest of the empty tar, of which scratch is said to consist.
+var emptyTar = digest.FromBytes(make([]byte, 1024))
+
+// roLayer implements snapshot.ROLayer for a layer in the worker.
 type roLayer struct {
-	e *Engine
-	h roHandle
-	released
+	e     *Engine
+	chain []layer.Layer
+
+	mu       sync.Mutex
+	h        *handle // nil before the worker knows of it
+	released bool
 }
 
 var _ snapshot.ROLayer = (*roLayer)(nil)
 
-func (l *roLayer) DiffID() digest.Digest             { return l.h.DiffID }
+func (l *roLayer) DiffID() digest.Digest {
+	if len(l.chain) == 0 {
+		return emptyTar
+	}
+	return l.chain[len(l.chain)-1].DiffID
+}
+
 func (l *roLayer) ContentStoreDigest() digest.Digest { return "" }
-func (l *roLayer) Chain() []layer.Layer              { return l.h.Chain }
+func (l *roLayer) Chain() []layer.Layer              { return l.chain }
+
+// open has the worker hold the layer.
+func (l *roLayer) open(ctx context.Context) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.released {
+		return errors.New("opening a layer: it is released")
+	}
+	if l.h != nil {
+		return nil
+	}
+	var h roHandle
+	if err := l.e.work.Call(ctx, worker.Call{Method: methodLayerOpen, Params: l.chain, Result: &h}); err != nil {
+		return err
+	}
+	l.h = &h.handle
+	return nil
+}
 
 func (l *roLayer) Release() error {
-	return l.release(func() error { return l.e.call(methodReleaseRO, l.h.handle, nil) })
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.released {
+		return nil
+	}
+	if l.h != nil {
+		if err := l.e.call(methodReleaseRO, *l.h, nil); err != nil {
+			return err
+		}
+	}
+	l.released = true
+	return nil
 }
 
 func (l *roLayer) NewRWLayer() (snapshot.RWLayer, error) {
+	if err := l.open(context.Background()); err != nil {
+		return nil, err
+	}
 	var h rwHandle
-	if err := l.e.call(methodLayerRW, l.h.handle, &h); err != nil {
+	if err := l.e.call(methodLayerRW, *l.h, &h); err != nil {
 		return nil, err
 	}
 	return &rwLayer{e: l.e, h: h}, nil
@@ -71,7 +106,9 @@ func (l *roLayer) NewRWLayer() (snapshot.RWLayer, error) {
 type rwLayer struct {
 	e *Engine
 	h rwHandle
-	released
+
+	mu       sync.Mutex
+	released bool
 }
 
 var _ snapshot.RWLayer = (*rwLayer)(nil)
@@ -90,7 +127,14 @@ func (l *rwLayer) Commit() (snapshot.ROLayer, error) {
 }
 
 func (l *rwLayer) Release() error {
-	return l.release(func() error { return l.e.call(methodReleaseRW, l.h.handle, nil) })
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.released {
+		return nil
+	}
+	err := l.e.call(methodReleaseRW, l.h.handle, nil)
+	l.released = err == nil
+	return err
 }
 
 // call is for what has no context in its contract: it ends with the worker.

@@ -38,7 +38,7 @@ var edges = map[string][]string{
 	"pkg/export":   {"pkg/registry", "pkg/layer", "pkg/store", "pkg/image", "pkg/progress"},
 	"snapshot":     {"pkg/layer"},
 	"snapshot/...": {"snapshot", "pkg/layer", "pkg/store", "pkg/fakeroot"},
-	"executor/...": {"executor", "executor/process", "pkg/userns", "pkg/fakeroot"},
+	"executor/...": {"executor", "executor/process", "executor/sandbox", "pkg/userns", "pkg/fakeroot"},
 	"pkg/solve": {"pkg/plan", "pkg/cache", "pkg/source", "pkg/layer", "pkg/store", "pkg/secret", "pkg/progress", "pkg/copy",
 		"pkg/dockerfile", "snapshot", "executor"},
 	"pkg/build": {"pkg/solve", "pkg/plan", "pkg/dockerfile", "pkg/cache", "pkg/source", "pkg/registry", "pkg/image", "pkg/export",
@@ -46,7 +46,7 @@ var edges = map[string][]string{
 	// The library: a worker for programs that import it, and what they speak to.
 	"pkg/worker": {"executor", "pkg/userns"},
 	"pkg/engine": {"pkg/worker", "pkg/build", "pkg/solve", "pkg/source", "pkg/registry", "pkg/export", "pkg/image", "pkg/layer", "pkg/store",
-		"pkg/secret", "pkg/progress", "snapshot", "snapshot/overlay", "executor", "executor/runc"},
+		"pkg/secret", "pkg/progress", "snapshot", "snapshot/overlay", "executor", "executor/runc", "executor/namespace"},
 	"pkg/builder":           {"pkg/engine", "pkg/image", "pkg/layer", "pkg/source", "pkg/registry", "pkg/progress", "snapshot", "executor"},
 	"pkg/containers/core":   {},
 	"pkg/containers/native": {"pkg/containers/core", "pkg/engine", "pkg/image", "pkg/layer", "pkg/progress", "pkg/export", "executor"},
@@ -54,7 +54,7 @@ var edges = map[string][]string{
 	"pkg/containers/gc":     {"pkg/containers"},
 	// The command puts the parts of a build together: it is the one place that names implementations.
 	"cmd/cairn": {"pkg/build", "pkg/cache", "pkg/userns", "pkg/progress", "pkg/secret", "pkg/solve", "pkg/source", "pkg/registry", "pkg/export",
-		"pkg/image", "pkg/plan", "pkg/dockerfile", "pkg/layer", "pkg/store", "snapshot", "snapshot/overlay", "executor", "executor/runc"},
+		"pkg/image", "pkg/plan", "pkg/dockerfile", "pkg/layer", "pkg/store", "snapshot", "snapshot/overlay", "executor", "executor/runc", "executor/namespace"},
 }
 
 // sole are libraries that few rooms speak to for all. Tar streams that are layers are read and written by pkg/layer alone; the others that
@@ -65,7 +65,7 @@ var sole = map[string][]string{
 	"github.com/opencontainers/runc":                       {"executor/runc"},
 	"github.com/google/go-containerregistry/pkg/v1/remote": {"pkg/registry"},
 	"github.com/google/go-containerregistry/pkg/registry":  {"pkg/registry"},
-	"archive/tar": {"pkg/layer", "pkg/copy", "pkg/export", "pkg/source", "pkg/image"},
+	"archive/tar": {"pkg/layer", "pkg/copy", "pkg/export", "pkg/source", "pkg/image", "pkg/builder", "pkg/containers"},
 }
 
 // pkg is what `go list` says of a package.
