@@ -26,12 +26,37 @@ func (r *Registry) Debian(t testing.TB) string {
 	return r.publish(t, "debian", debianTar)
 }
 
+// BusyboxArm is Busybox for arm64, whatever this machine is. The program comes out of Debian's package.
+func (r *Registry) BusyboxArm(t testing.TB) string {
+	t.Helper()
+	return r.publishFor(t, "busybox-arm64", "arm64", func(t testing.TB, file string) {
+		dir := t.TempDir()
+		args := []string{"mmdebstrap", "--variant=extract", "--arch=arm64", "--include=busybox-static", "--quiet"}
+		if os.Getuid() != 0 {
+			args = append(args, "--mode=unshare")
+		}
+		args = append(args, release(t), filepath.Join(dir, "root.tar"))
+		Run(t, append(args, debianSources(t)...)...)
+		Run(t, "tar", "-C", dir, "-xf", filepath.Join(dir, "root.tar"), "--wildcards", "--transform=s,.*/,,", "*bin/busybox")
+		data, err := os.ReadFile(filepath.Join(dir, "busybox"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		writeBusyboxTar(t, file, data)
+	})
+}
+
 // publishing keeps two tests from making the same layout.
 var publishing sync.Mutex
 
 // publish makes an OCI layout with umoci, once for all runs, and copies it to the registry with skopeo: nothing of cairn's own code has
 // a part in the bases that it is tested on.
 func (r *Registry) publish(t testing.TB, name string, rootfs func(testing.TB, string)) string {
+	t.Helper()
+	return r.publishFor(t, name, runtime.GOARCH, rootfs)
+}
+
+func (r *Registry) publishFor(t testing.TB, name, arch string, rootfs func(testing.TB, string)) string {
 	t.Helper()
 	publishing.Lock()
 	defer publishing.Unlock()
@@ -45,7 +70,7 @@ func (r *Registry) publish(t testing.TB, name string, rootfs func(testing.TB, st
 		Run(t, "umoci", "init", "--layout", temp)
 		Run(t, "umoci", "new", "--image", image)
 		Run(t, "umoci", "raw", "add-layer", "--image", image, tarball)
-		Run(t, "umoci", "config", "--image", image, "--architecture", runtime.GOARCH, "--os", "linux",
+		Run(t, "umoci", "config", "--image", image, "--architecture", arch, "--os", "linux",
 			"--config.env", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "--config.cmd", "sh")
 		if err := os.Rename(temp, layout); err != nil {
 			t.Fatal(err)
@@ -110,6 +135,12 @@ func busyboxTar(t testing.TB, file string) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	writeBusyboxTar(t, file, data)
+}
+
+// writeBusyboxTar writes a root filesystem with busybox under all of its names.
+func writeBusyboxTar(t testing.TB, file string, data []byte) {
+	t.Helper()
 	f, err := os.OpenFile(file, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o644)
 	if err != nil {
 		t.Fatal(err)
