@@ -39,6 +39,7 @@ func Build(ctx context.Context, o Options) (_ Result, err error) {
 		return Result{}, err
 	}
 	r := openReuse(ctx, in, o)
+	defer r.close()
 	defer r.explain(ctx, plans)
 	for {
 		r.begin()

@@ -37,38 +37,55 @@ type reuse struct {
 	images   *knownImages
 	mounts   *sharedMounts
 	recorder *cache.Recorder
+	// opening are the imports on their way; cancel ends them.
+	opening sync.WaitGroup
+	cancel  context.CancelFunc
 }
 
-// openReuse puts the cache of a build together, and begins to fetch what is imported.
+// openReuse puts the cache of a build together. Nothing is fetched before a step needs it.
 func openReuse(ctx context.Context, in *inputs, o Options) *reuse {
-	var from []func() *cache.Import
+	r := &reuse{options: o}
+	ctx, r.cancel = context.WithCancel(ctx)
 	trusted := make([]string, 0, len(o.Share.From))
-	for _, l := range o.Share.From {
-		from = append(from, openImport(ctx, l, o))
+	opened := make([]chan *cache.Import, len(o.Share.From))
+	start := sync.OnceFunc(func() {
+		for i, l := range o.Share.From {
+			r.opening.Go(func() { opened[i] <- openImport(ctx, l, o) })
+		}
+	})
+	var from []func() *cache.Import
+	for i, l := range o.Share.From {
 		trusted = append(trusted, l.Name())
+		opened[i] = make(chan *cache.Import, 1)
+		from = append(from, sync.OnceValue(func() *cache.Import {
+			start() // all at once: most builds that need the first need the others too
+			return <-opened[i]
+		}))
 	}
-	local := in.cache.For(cache.Build{Project: o.Input.Context + "\x00" + o.Input.Dockerfile, Trusted: trusted})
-	r := &reuse{options: o, local: local, imports: cache.NewImports(local, from, o.Parts.Images)}
+	r.local = in.cache.For(cache.Build{Project: o.Input.Context + "\x00" + o.Input.Dockerfile, Trusted: trusted})
+	r.imports = cache.NewImports(r.local, from, o.Parts.Images)
 	r.mounts = openMounts(ctx, o)
 	r.images = &knownImages{Images: o.Parts.Images, imports: r.imports}
 	return r
 }
 
-// openImport begins to open an import. One that cannot be had is no reason to fail: the build only takes longer.
-func openImport(ctx context.Context, l cache.Location, o Options) func() *cache.Import {
-	wait := sync.OnceValue(func() *cache.Import {
-		v := progress.Start(ctx, "cache-from/"+l.Type+"/"+l.String(), "importing cache from "+l.String())
-		im, err := cache.OpenImport(ctx, l, cache.ImportOptions{Registry: o.Parts.Registry, Store: o.Parts.Store})
-		if err != nil {
-			v.Warn(progress.Warning{Rule: "CacheImport", Message: err.Error()})
-		} else {
-			fmt.Fprintf(v.Stdout(), "%d records, %d bytes\n", im.Len(), im.Size)
-		}
-		v.Done(nil)
-		return im
-	})
-	go wait()
-	return wait
+// close ends what is still being fetched and waits for it.
+func (r *reuse) close() {
+	r.cancel()
+	r.opening.Wait()
+}
+
+// openImport opens an import. One that cannot be had is no reason to fail: the build only takes longer.
+func openImport(ctx context.Context, l cache.Location, o Options) *cache.Import {
+	v := progress.Start(ctx, "cache-from/"+l.Type+"/"+l.String(), "importing cache from "+l.String())
+	im, err := cache.OpenImport(ctx, l, cache.ImportOptions{Registry: o.Parts.Registry, Store: o.Parts.Store})
+	if err != nil {
+		v.Warn(progress.Warning{Rule: "CacheImport", Message: err.Error()})
+	} else {
+		fmt.Fprintf(v.Stdout(), "%d records, %d bytes\n", im.Len(), im.Size)
+	}
+	v.Done(nil)
+	return im
 }
 
 // begin starts an attempt at the build.

@@ -16,7 +16,7 @@ func TestCacheMounts(t *testing.T) {
 		ms.Files(map[string]string{"ctx/Dockerfile": "FROM " + base + `
 ARG N
 RUN --mount=type=cache,target=/c,uid=1000,gid=50,mode=1770 --mount=type=cache,id=second,target=/d \
-    echo $N >> /c/log && mkdir -p /c/sub && touch -d 2001-02-03T04:05:06 /c/sub/old && ln -sf old /c/sub/link && \
+    echo $N >> /c/log && mkdir -p /c/sub && touch -d '2001-02-03 04:05:06' /c/sub/old && ln -sf old /c/sub/link && \
     chown 1000 /c/log && ls -ld /c /c/sub/old && echo "log:" $(cat /c/log) && echo "second:" $(cat /d/x; echo $N > /d/x)
 `})
 		remote := registry.Name(u.Name + "/mounts")
