@@ -21,8 +21,9 @@ const (
 
 // config translates the Spec. It makes what has to exist in the root filesystem before libcontainer starts.
 func (r *run) config() (*configs.Config, error) {
-	if r.place.NoPIDNamespace != "" {
-		return nil, fmt.Errorf("running %q: no container can be made here: %s", r.spec.Process.Args[0], r.place.NoPIDNamespace)
+	hostname, err := r.place.HostnameOf(r.spec)
+	if err != nil {
+		return nil, err
 	}
 	insecure := r.spec.Security == executor.SecurityInsecure
 	rootfs, err := r.rootfs(insecure)
@@ -31,13 +32,16 @@ func (r *run) config() (*configs.Config, error) {
 	}
 	cfg := &configs.Config{
 		Rootfs:          rootfs,
-		Hostname:        process.Hostname(r.spec),
+		Hostname:        hostname,
 		RootlessCgroups: true,
 		Cgroups:         &cgroups.Cgroup{Name: filepath.Base(r.dir), Rootless: true, Resources: &cgroups.Resources{}},
 		Namespaces: configs.Namespaces{
-			{Type: configs.NEWNS}, {Type: configs.NEWPID}, {Type: configs.NEWIPC}, {Type: configs.NEWUTS},
+			{Type: configs.NEWNS}, {Type: configs.NEWIPC}, {Type: configs.NEWUTS},
 		},
 		Capabilities: r.capabilities(insecure),
+	}
+	if !r.place.SharedProc {
+		cfg.Namespaces = append(cfg.Namespaces, configs.Namespace{Type: configs.NEWPID})
 	}
 	if r.place.Cgroup2 {
 		cfg.Namespaces = append(cfg.Namespaces, configs.Namespace{Type: configs.NEWCGROUP})
@@ -112,8 +116,12 @@ func (r *run) mounts(insecure bool) ([]*configs.Mount, error) {
 	if err != nil {
 		return nil, fmt.Errorf("preparing /dev: %w", err)
 	}
+	proc := &configs.Mount{Device: "proc", Source: "proc", Destination: "/proc", Flags: noSuidExecDev}
+	if r.place.SharedProc {
+		proc = &configs.Mount{Device: "bind", Source: "/proc", Destination: "/proc", Flags: unix.MS_BIND | unix.MS_REC | noSuidExecDev}
+	}
 	list := []*configs.Mount{
-		{Device: "proc", Source: "proc", Destination: "/proc", Flags: noSuidExecDev},
+		proc,
 		{Device: "bind", Source: dev, Destination: "/dev", Flags: unix.MS_BIND | unix.MS_REC},
 		{Device: "mqueue", Source: "mqueue", Destination: "/dev/mqueue", Flags: noSuidExecDev},
 	}

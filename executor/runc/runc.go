@@ -178,7 +178,13 @@ func (r *run) do(ctx context.Context) error {
 		return fmt.Errorf("running %q: %w", proc.Args[0], err)
 	}
 	connect(proc, io)
-	err = c.Run(proc)
+	var ours sandbox.Container
+	if err = c.Start(proc); err == nil {
+		ours, err = containerOf(proc)
+	}
+	if err == nil {
+		err = c.Exec()
+	}
 	io.Started()
 	if err != nil {
 		_ = io.Finish()
@@ -188,7 +194,7 @@ func (r *run) do(ctx context.Context) error {
 	if r.spec.Started != nil {
 		r.spec.Started()
 	}
-	err = r.wait(ctx, proc)
+	err = ours.Wait(ctx, r.spec, libProcess{proc})
 	ioErr := io.Finish()
 	if derr := c.Destroy(); derr != nil && err == nil {
 		err = fmt.Errorf("removing the container: %w", derr)
@@ -212,13 +218,13 @@ func connect(proc *libcontainer.Process, s *sandbox.Streams) {
 	proc.Stdout, proc.Stderr = s.Stdout, s.Stderr
 }
 
-// wait waits for the process's end.
-func (r *run) wait(ctx context.Context, proc *libcontainer.Process) error {
+// containerOf is what is known of a container while its process waits to be executed.
+func containerOf(proc *libcontainer.Process) (sandbox.Container, error) {
 	pid, err := proc.Pid()
 	if err != nil {
-		return err
+		return sandbox.Container{}, err
 	}
-	return sandbox.Wait(ctx, r.spec, libProcess{proc}, pid)
+	return sandbox.ContainerOf(pid), nil
 }
 
 // libProcess is libcontainer's process as a sandbox.Proc.

@@ -3,6 +3,7 @@
 package sandbox
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"slices"
@@ -14,6 +15,8 @@ import (
 	"github.com/opencontainers/cgroups"
 	"golang.org/x/sys/unix"
 
+	"github.com/cairn-build/cairn/executor"
+	"github.com/cairn-build/cairn/executor/process"
 	"github.com/cairn-build/cairn/pkg/userns"
 )
 
@@ -21,8 +24,11 @@ import (
 type Place struct {
 	// UserNS means that the kernel itself keeps devices and the rest of the machine away from root.
 	UserNS bool
-	// NoPIDNamespace is why no container can have its own /proc, empty if it can.
-	NoPIDNamespace string
+	// SharedProc means that no new /proc can be mounted, as in most containers: processes see the one there is, and so share its pid
+	// namespace. What they leave behind is ended by Wait instead of the kernel, and they can see and signal this program.
+	SharedProc bool
+	// Hostname means that a name can be given to a uts namespace: a container's filter may forbid it.
+	Hostname bool
 	// Cgroup2 means that there is one unified hierarchy to show, read-only.
 	Cgroup2 bool
 	// UIDs and GIDs are those that exist here; Setgroups means that supplementary ones can be set. Where an ordinary
@@ -56,8 +62,11 @@ func Probe() (Place, error) {
 	m, _ := userns.Current()
 	p.Obstacle = m.Obstacle
 	p.UserNS = p.UserNS || m.Map != userns.NoMap
-	if !m.PID {
-		p.NoPIDNamespace = m.Obstacle
+	p.SharedProc = !m.PID
+	// userns.Enter has made a uts namespace: the name may be set to what it is.
+	var name unix.Utsname
+	if err := unix.Uname(&name); err == nil {
+		p.Hostname = unix.Sethostname(name.Nodename[:bytes.IndexByte(name.Nodename[:], 0)]) == nil
 	}
 	own, err := capability.NewPid2(0)
 	if err == nil {
@@ -98,6 +107,18 @@ func readIDs(path string) ([]IDRange, error) {
 // Contains reports whether an id exists in one of the ranges.
 func Contains(ids []IDRange, id int) bool {
 	return slices.ContainsFunc(ids, func(r IDRange) bool { return uint64(id) >= r.First && uint64(id)-r.First < r.Count })
+}
+
+// HostnameOf is the host name to set for a Spec, "" where none can be set. That is an error if the Spec asks for one.
+func (p Place) HostnameOf(spec executor.Spec) (string, error) {
+	switch {
+	case p.Hostname:
+		return process.Hostname(spec), nil
+	case spec.Hostname != "":
+		return "", fmt.Errorf("running %q as host %q: the container around this process does not allow to set a host name",
+			spec.Process.Args[0], spec.Hostname)
+	}
+	return "", nil
 }
 
 // CheckUser refuses a user or group that does not exist in this place.

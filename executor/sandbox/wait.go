@@ -19,15 +19,22 @@ import (
 // defaultGrace is Spec.Grace where it is 0, as long as docker waits.
 const defaultGrace = 10 * time.Second
 
-// Proc is a process that was started: pid 1 of its own pid namespace.
+// Proc is a process that was started: pid 1 of its own pid namespace or, where no new /proc can be mounted and it shares this one, the
+// first of its own mount namespace.
 type Proc interface {
 	Wait() (*os.ProcessState, error)
 	// Kill ends it, if it has not ended yet.
 	Kill()
 }
 
-// Wait waits for the process to end, and makes it end when ctx does. pid is its number in this process's pid namespace.
+// Wait is ContainerOf and Container.Wait, for a process that shares no pid namespace.
 func Wait(ctx context.Context, spec executor.Spec, proc Proc, pid int) error {
+	return ContainerOf(pid).Wait(ctx, spec, proc)
+}
+
+// Wait waits for the process to end, and makes it end when ctx does. What it leaves behind is ended too: by the kernel with its pid
+// namespace, or by Wait where it shares this process's.
+func (c Container) Wait(ctx context.Context, spec executor.Spec, proc Proc) error {
 	done := make(chan struct{})
 	stopped := make(chan struct{})
 	go func() {
@@ -35,12 +42,13 @@ func Wait(ctx context.Context, spec executor.Spec, proc Proc, pid int) error {
 		select {
 		case <-done:
 		case <-ctx.Done():
-			stop(proc, pid, done, how(ctx, spec))
+			c.stop(proc, done, how(ctx, spec))
 		}
 	}()
 	st, err := proc.Wait()
 	close(done)
 	<-stopped
+	c.endAll()
 	var ee *exec.ExitError
 	if err != nil && !errors.As(err, &ee) {
 		return fmt.Errorf("waiting for %q: %w", spec.Process.Args[0], err)
@@ -82,8 +90,8 @@ func how(ctx context.Context, spec executor.Spec) executor.Stop {
 // stop ends the processes of a container: SIGTERM (or what Stop says) to all of them, and SIGKILL to its pid 1, hence to all, after the
 // grace. SIGTERM goes to all because the kernel withholds it from a pid 1 without a handler for it, which is what a
 // shell is: sent to the shell alone it would do nothing for ten seconds, but its child ends, and then the shell does.
-func stop(proc Proc, pid int, done <-chan struct{}, how executor.Stop) {
-	for _, p := range inSamePIDNamespace(pid) {
+func (c Container) stop(proc Proc, done <-chan struct{}, how executor.Stop) {
+	for _, p := range c.processes() {
 		if how.Grace > 0 {
 			_ = unix.Kill(p, unix.Signal(how.Signal))
 		}
@@ -98,7 +106,7 @@ func stop(proc Proc, pid int, done <-chan struct{}, how executor.Stop) {
 		case <-over:
 		case <-look.C:
 			// A pid 1 that is alone and has no handler never hears of SIGTERM: `sh -c "sleep 100"` is a sleep, after its exec.
-			if len(inSamePIDNamespace(pid)) > 1 || catches(pid, unix.Signal(how.Signal)) {
+			if len(c.processes()) > 1 || catches(c.pid, unix.Signal(how.Signal)) {
 				continue
 			}
 		}
@@ -119,11 +127,37 @@ func catches(pid int, sig unix.Signal) bool {
 	return err != nil || bits&(1<<(sig-1)) != 0
 }
 
-// inSamePIDNamespace lists the processes that share the pid namespace of one.
-func inSamePIDNamespace(pid int) []int {
-	ns, err := os.Readlink("/proc/" + strconv.Itoa(pid) + "/ns/pid")
-	if err != nil {
-		return nil // it has just ended
+// Container is the processes that a first one has started, told by a namespace that they cannot leave: their pid namespace or, where they
+// share ours, their mount namespace, in which the system call filter keeps them.
+type Container struct {
+	pid      int
+	kind, ns string
+	shared   bool
+}
+
+// ContainerOf finds the container of a process by its number in this process's pid namespace. The process must be in its namespaces and, if it
+// shares this pid namespace, must not have ended: call it before the program is executed.
+func ContainerOf(pid int) Container {
+	c := Container{pid: pid, kind: "pid"}
+	own, _ := os.Readlink("/proc/self/ns/pid")
+	c.ns, _ = os.Readlink(nsLink(pid, c.kind)) // none if the process has just ended
+	if c.ns != own {
+		return c
+	}
+	c.kind, c.shared = "mnt", true
+	c.ns, _ = os.Readlink(nsLink(pid, c.kind))
+	if own, _ := os.Readlink("/proc/self/ns/mnt"); c.ns == own {
+		c.ns = "" // never end ourselves
+	}
+	return c
+}
+
+func nsLink(pid int, kind string) string { return "/proc/" + strconv.Itoa(pid) + "/ns/" + kind }
+
+// processes lists the processes of the container.
+func (c Container) processes() []int {
+	if c.ns == "" {
+		return nil
 	}
 	entries, _ := os.ReadDir("/proc")
 	var pids []int
@@ -132,9 +166,23 @@ func inSamePIDNamespace(pid int) []int {
 		if err != nil {
 			continue
 		}
-		if l, err := os.Readlink("/proc/" + e.Name() + "/ns/pid"); err == nil && l == ns {
+		if l, err := os.Readlink(nsLink(n, c.kind)); err == nil && l == c.ns {
 			pids = append(pids, n)
 		}
 	}
 	return pids
+}
+
+// endAll kills what is left of a container whose pid namespace does not end with it, and returns when nothing is left.
+func (c Container) endAll() {
+	for c.shared {
+		pids := c.processes()
+		if len(pids) == 0 {
+			return
+		}
+		for _, p := range pids {
+			_ = unix.Kill(p, unix.SIGKILL)
+		}
+		time.Sleep(time.Millisecond)
+	}
 }

@@ -85,7 +85,7 @@ func catch() {
 	s.becomeWorker()
 }
 
-// runInit is init's whole life. It runs in the new namespaces, without capabilities, and never returns.
+// runInit is init's whole life. It runs in the new namespaces and never returns. What capabilities it has it has only to hand on.
 func (s stage) runInit() {
 	unix.CloseOnExec(s.initFD)
 	_ = unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0)
@@ -104,6 +104,8 @@ func (s stage) runInit() {
 	if b, ok := readByte(s.initFD); !ok || b != goAhead {
 		os.Exit(125)
 	}
+	runtime.LockOSThread()
+	dropInheritable()
 	w := s
 	w.kind, w.parent = stageWorker, os.Getpid()
 	pid, err := syscall.ForkExec("/proc/self/exe", os.Args, &syscall.ProcAttr{
@@ -231,6 +233,18 @@ func (s stage) becomeWorker() {
 		readByte(s.workerFD)
 		_ = unix.Kill(os.Getpid(), unix.SIGKILL)
 	}()
+}
+
+// dropInheritable keeps the capabilities by which init was given its own (attempt.kept) from going further, to programs that are not root's
+// (CVE-2022-24769). It is done to one thread: the one that executes the worker.
+func dropInheritable() {
+	_ = unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
+	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	if unix.Capget(&hdr, &data[0]) == nil {
+		data[0].Inheritable, data[1].Inheritable = 0, 0
+		_ = unix.Capset(&hdr, &data[0])
+	}
 }
 
 // refuse tells outer why this mode does not work here, and ends.

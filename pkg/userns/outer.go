@@ -113,7 +113,7 @@ func run(a attempt) (int, error) {
 	defer toWorker.Close()
 	defer workerEnd.Close()
 
-	pid, err := cloneInit(a.Mode, initEnd, workerEnd)
+	pid, err := cloneInit(a, initEnd, workerEnd)
 	if err != nil {
 		return 0, err
 	}
@@ -171,9 +171,28 @@ func awaitWorker(f *os.File) error {
 	}
 }
 
+// kept are the capabilities that init takes through its exec. Without no_new_privs none are needed: the worker's exec, as root, gives all
+// of them again. With it, an exec gives nothing that was not there before. A map that newuidmap has to write cannot be had with it anyway.
+func (a attempt) kept() []uintptr {
+	if a.Map == NoMap || a.maps.helper {
+		return nil
+	}
+	last := uintptr(unix.CAP_LAST_CAP)
+	if n, ok := readNumber("/proc/sys/kernel/cap_last_cap"); ok {
+		last = min(last, uintptr(n))
+	}
+	var caps []uintptr
+	for c := range last + 1 {
+		caps = append(caps, c)
+	}
+	return caps
+}
+
 // cloneInit starts the program again as init in the mode's namespaces.
-func cloneInit(m Mode, initEnd, workerEnd *os.File) (int, error) {
-	flags := uintptr(unix.CLONE_NEWNS)
+func cloneInit(a attempt, initEnd, workerEnd *os.File) (int, error) {
+	m := a.Mode
+	// The uts namespace is there to see whether a host name can be set: the system call may be filtered.
+	flags := uintptr(unix.CLONE_NEWNS | unix.CLONE_NEWUTS)
 	if m.Map != NoMap {
 		flags |= unix.CLONE_NEWUSER
 	}
@@ -190,7 +209,7 @@ func cloneInit(m Mode, initEnd, workerEnd *os.File) (int, error) {
 	pid, err := syscall.ForkExec("/proc/self/exe", os.Args, &syscall.ProcAttr{
 		Env:   append(os.Environ(), s.env()),
 		Files: []uintptr{0, 1, 2},
-		Sys:   &syscall.SysProcAttr{Cloneflags: flags},
+		Sys:   &syscall.SysProcAttr{Cloneflags: flags, AmbientCaps: a.kept()},
 	})
 	if err != nil {
 		return 0, &obstacleError{err: fmt.Errorf("creating a %s: %w", m, err)}
