@@ -17,7 +17,7 @@ import (
 type Inspection struct {
 	dockerimage.InspectResponse
 	// Parent is the image that this one was made from by `builder`'s steps; "" for others.
-	Parent string
+	Parent string `json:",omitempty"`
 }
 
 // Inspect returns what is known of an image; of an index, the image for a platform (nil: this machine's, or else the first). Size is that of the

@@ -249,7 +249,7 @@ func (l *loader) compress(ctx context.Context, member *io.SectionReader, of laye
 // name gives a loaded image its names, and says so. An image that loses its last name by it stays in the store without one.
 func (l *loader) name(d ocispec.Descriptor, id ID, names []string) error {
 	for _, n := range names {
-		if err := l.rename(n, d, id); err != nil {
+		if err := l.rename(n, d); err != nil {
 			return err
 		}
 		if err := l.say("Loaded image: %s", Familiar(n)); err != nil {
@@ -266,26 +266,13 @@ func (l *loader) name(d ocispec.Descriptor, id ID, names []string) error {
 	return l.touch(d)
 }
 
-func (l *loader) rename(name string, d ocispec.Descriptor, id ID) error {
-	old, err := l.store.Ref(name)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+// rename gives a loaded image a name, and says what had it before.
+func (l *loader) rename(name string, d ocispec.Descriptor) error {
+	lost, err := l.take(name, d, true)
+	if err != nil || lost == "" {
 		return err
 	}
-	if err == nil {
-		if oldID := l.idOf(old); oldID != id {
-			if err := l.say("The image %s already exists, renaming the old one with ID %s to empty string", Familiar(name), oldID); err != nil {
-				return err
-			}
-			if names, err := l.entriesOf(oldID); err != nil {
-				return err
-			} else if len(names) == 1 {
-				if err := l.store.SetRef(old.Digest.String(), old); err != nil {
-					return err
-				}
-			}
-		}
-	}
-	return l.store.SetRef(name, d)
+	return l.say("The image %s already exists, renaming the old one with ID %s to empty string", Familiar(name), lost)
 }
 
 // linkParents notes who was made from whom where the configs bear that out.

@@ -68,7 +68,8 @@ func isDigest(name string) bool {
 }
 
 // Put keeps an image that was built here under names (its digest, if there are none) and returns the names as they were written. Layers
-// whose bytes the store does not hold are remembered with their Origin, to be fetched when they are needed.
+// whose bytes the store does not hold are remembered with their Origin, to be fetched when they are needed. What a name stood for before is
+// superseded: it does not stay without a name, as it would with Tag.
 func (lo *Local) Put(ctx context.Context, set Set, names []string) ([]string, error) {
 	names, err := lo.keep(ctx, set, names)
 	if err != nil {
@@ -106,14 +107,58 @@ func (lo *Local) keep(ctx context.Context, set Set, names []string) ([]string, e
 		}
 	}
 	for _, r := range refs {
-		if err := lo.store.SetRef(r, set.Descriptor); err != nil {
-			return nil, fmt.Errorf("naming %s: %w", r, err)
+		if _, err := lo.take(r, set.Descriptor, false); err != nil {
+			return nil, err
 		}
 	}
 	if len(names) > 0 {
 		return refs, lo.dropNameless(set.Descriptor)
 	}
 	return refs, nil
+}
+
+// take gives a name to what d points to, and returns the ID of the image that lost it, "" for none. If it was that one's last name, the image
+// stays without one if keep is set or others were made from it.
+func (lo *Local) take(name string, d ocispec.Descriptor, keep bool) (lost ID, err error) {
+	old, err := lo.store.Ref(name)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("naming %s: %w", name, err)
+	}
+	var last []Entry
+	if err == nil && old.Digest != d.Digest {
+		if lost = lo.idOf(old); lost == lo.idOf(d) {
+			lost = ""
+		}
+		if last, err = lo.lastName(lost, &keep); err != nil {
+			return "", err
+		}
+	}
+	if len(last) > 0 && keep {
+		if err := lo.store.SetRef(old.Digest.String(), old); err != nil {
+			return "", fmt.Errorf("keeping image %s: %w", lost, err)
+		}
+	}
+	if err := lo.store.SetRef(name, d); err != nil {
+		return "", fmt.Errorf("naming %s: %w", name, err)
+	}
+	if len(last) > 0 && !keep {
+		return lost, lo.forgetLost(last)
+	}
+	return lost, nil
+}
+
+// lastName returns the entry of an image that has only one, nothing for others. An image with children is to be kept.
+func (lo *Local) lastName(id ID, keep *bool) ([]Entry, error) {
+	if id == "" {
+		return nil, nil
+	}
+	names, err := lo.entriesOf(id)
+	if err != nil || len(names) != 1 {
+		return nil, err
+	}
+	children, err := lo.childrenOf(id)
+	*keep = *keep || len(children) > 0
+	return names, err
 }
 
 // dropNameless removes the entry that an image without a name is kept by, once it has one.
@@ -193,7 +238,7 @@ func (lo *Local) Names(ref string) ([]string, error) {
 	return names, nil
 }
 
-// Tag gives the image that ref names another name, taking it from the image that had it, and returns the name as it was written.
+// Tag gives the image that ref names another name, taking it from the image that had it, which stays, and returns the name as it was written.
 // A digest is no name.
 func (lo *Local) Tag(ref, name string) (string, error) {
 	f, err := lo.find(ref)
@@ -207,8 +252,8 @@ func (lo *Local) Tag(ref, name string) (string, error) {
 	if r, err := reference.ParseNormalizedNamed(n); err != nil || !isTagged(r) {
 		return "", invalidf("tagging %s: %q is not a name with a tag", ref, name)
 	}
-	if err := lo.store.SetRef(n, f.desc); err != nil {
-		return "", fmt.Errorf("naming %s: %w", n, err)
+	if _, err := lo.take(n, f.desc, true); err != nil {
+		return "", err
 	}
 	return n, errors.Join(lo.dropNameless(f.desc), lo.touch(f.desc))
 }

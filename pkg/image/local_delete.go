@@ -100,6 +100,11 @@ func (lo *Local) remove(names []Entry) error {
 			return fmt.Errorf("removing name %s: %w", e.Name, err)
 		}
 	}
+	return lo.forgetLost(names)
+}
+
+// forgetLost removes what is known of those images behind names that have gone to which no other name leads.
+func (lo *Local) forgetLost(names []Entry) error {
 	for _, e := range names {
 		for _, id := range e.IDs {
 			left, err := lo.entriesWith(id)

@@ -119,3 +119,43 @@ func TestLocalDamaged(t *testing.T) {
 		}
 	}
 }
+
+// TestNamesMove: a build supersedes what had its name; a tag leaves the image without one.
+func TestNamesMove(t *testing.T) {
+	lo := newLocal(t)
+	st, err := lo.Store()
+	if err != nil {
+		t.Fatal(err)
+	}
+	old := build(t, lo, []string{"app"}, "old")
+	now := build(t, lo, []string{"app"}, "now")
+	if st.Len() != 1 {
+		t.Errorf("%d images after a second build", st.Len())
+	}
+	if _, err := lo.store.Record(metadataBucket, metadataKey(old.ConfigDigest(), builtLocallyKey)); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("what is known of the superseded image: %v", err)
+	}
+	other := build(t, lo, []string{"other"}, "other")
+	if _, err := lo.Tag("other", "app"); err != nil {
+		t.Fatal(err)
+	}
+	if names, err := lo.Names(now.ConfigDigest().String()); err != nil || len(names) != 0 || st.Len() != 2 {
+		t.Errorf("names %v, %d images, %v", names, st.Len(), err)
+	}
+	// An image that others were made from stays.
+	child := build(t, lo, []string{"child"}, "other", "child")
+	if err := st.SetParent(ID(child.ConfigDigest()), ID(other.ConfigDigest())); err != nil {
+		t.Fatal(err)
+	}
+	build(t, lo, []string{"app", "other"}, "new")
+	if p, err := st.GetParent(ID(child.ConfigDigest())); err != nil || st.Len() != 4 || p.Digest() != other.ConfigDigest() {
+		t.Errorf("parent %s, %d images, %v", p, st.Len(), err)
+	}
+	if _, err := lo.Delete(other.ConfigDigest().String(), DeleteOptions{Force: true}); !errors.Is(err, ErrConflict) {
+		t.Errorf("deleting a parent: %v", err)
+	}
+	gone, err := lo.Delete("child", DeleteOptions{})
+	if err != nil || len(gone) != 3 || gone[2].Deleted != other.ConfigDigest().String() {
+		t.Errorf("deleting the last child, with its parent: %+v %v", gone, err)
+	}
+}
