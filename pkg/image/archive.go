@@ -18,7 +18,9 @@ import (
 // The most bytes that the members of an archive may have together, and the most members.
 const (
 	maxArchive = 256 << 30
-	maxMembers = 1 << 20
+	maxMembers = 1 << 18
+	// maxNames is the most bytes that the names of all members may have.
+	maxNames = 64 << 20
 	// maxHops is how many symlinks are followed for one name, as in Linux.
 	maxHops = 40
 )
@@ -84,6 +86,7 @@ func plainFile(f *os.File) bool {
 // scan walks over the members. With a spool they are copied there, else r is the archive's file itself.
 func (a *archive) scan(ctx context.Context, r io.Reader, spool *os.File) error {
 	var offset int64
+	names := 0
 	tr := tar.NewReader(r)
 	for n := 0; ; n++ {
 		h, err := tr.Next()
@@ -96,7 +99,7 @@ func (a *archive) scan(ctx context.Context, r io.Reader, spool *os.File) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if offset+h.Size > maxArchive || n > maxMembers {
+		if names += len(h.Name) + len(h.Linkname); offset+h.Size > maxArchive || n > maxMembers || names > maxNames {
 			return invalidf("reading archive: it is too large")
 		}
 		name := inside(h.Name)

@@ -29,13 +29,13 @@ type Local struct {
 	mu sync.Mutex
 	// configs remembers which config a manifest has: content never changes.
 	configs map[digest.Digest]digest.Digest
-	// manifests remembers by which manifest a config was last seen.
+	// manifests are those by which the configs of images were seen when all names were last looked at.
 	manifests map[digest.Digest]ocispec.Descriptor
 }
 
 // NewLocal returns the images of s.
 func NewLocal(s *store.Store) *Local {
-	return &Local{store: s, configs: map[digest.Digest]digest.Digest{}, manifests: map[digest.Digest]ocispec.Descriptor{}}
+	return &Local{store: s, configs: map[digest.Digest]digest.Digest{}}
 }
 
 // Entry is one name in the local store.
@@ -191,16 +191,18 @@ func (lo *Local) List() ([]Entry, error) {
 		return nil, fmt.Errorf("listing images: %w", err)
 	}
 	var out []Entry
+	manifests := map[digest.Digest]ocispec.Descriptor{}
 	for n, d := range refs {
 		e := Entry{Name: n, Descriptor: d}
 		for _, m := range lo.members(d) {
 			e.IDs = append(e.IDs, m.id)
-			lo.mu.Lock()
-			lo.manifests[m.id.Digest()] = m.desc
-			lo.mu.Unlock()
+			manifests[m.id.Digest()] = m.desc
 		}
 		out = append(out, e)
 	}
+	lo.mu.Lock()
+	lo.manifests = manifests
+	lo.mu.Unlock()
 	slices.SortFunc(out, func(a, b Entry) int { return strings.Compare(a.Name, b.Name) })
 	return out, nil
 }

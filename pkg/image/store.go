@@ -192,7 +192,20 @@ func (s *imageStore) Create(config []byte) (ID, error) {
 }
 
 // Get implements Store.
-func (s *imageStore) Get(id ID) (*Image, error) { return s.load(id) }
+func (s *imageStore) Get(id ID) (*Image, error) {
+	if d, ok := s.backend.(detailer); ok {
+		s.mu.Lock()
+		err := s.refresh()
+		s.mu.Unlock()
+		if err != nil {
+			return nil, err
+		}
+		if d.details(id.Digest()) == nil {
+			return nil, notFoundf("no such image: %s", id) // its content may be there still
+		}
+	}
+	return s.load(id)
+}
 
 // Delete implements Store.
 func (s *imageStore) Delete(id ID) ([]LayerMetadata, error) {

@@ -274,6 +274,9 @@ func TestStoreDelete(t *testing.T) {
 		if _, err := c.store.Delete(b); !errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("a second time: %v", err)
 		}
+		if _, err := c.store.Get(b); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("Get: %v", err)
+		}
 		if _, err := c.store.Search(b.String()); err == nil {
 			t.Error("it is still found")
 		}
