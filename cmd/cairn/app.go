@@ -77,7 +77,7 @@ func (in invocation) app() *cli.App {
 			in.registryCommand(), in.versionCommand(),
 		},
 	}
-	app.Commands = append(app.Commands, in.storeCommands()...)
+	app.Commands = append(append(app.Commands, in.storeCommands()...), in.unshareCommand())
 	setHelp(app.Commands, app.Name)
 	for _, c := range app.Commands {
 		c.OnUsageError = usageError
@@ -127,7 +127,7 @@ func (in invocation) arranged(app *cli.App) ([]string, error) {
 		path, cmd = append(path, rest[0]), cmd.Subcommands[i]
 		rest = rest[1:]
 	}
-	args, err := arrange(cmd, rest, cmd.Name != "run")
+	args, err := arrange(cmd, rest, cmd.Name != "run" && cmd.Name != "unshare")
 	return append(path, args...), err
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -53,4 +54,14 @@ func (e environment) proxies() map[string]string {
 		}
 	}
 	return found
+}
+
+// list is the environment as another program takes it.
+func (e environment) list() []string {
+	out := make([]string, 0, len(e))
+	for k, v := range e {
+		out = append(out, k+"="+v)
+	}
+	slices.Sort(out)
+	return out
 }

@@ -30,7 +30,7 @@ const Timeout = 5 * time.Minute
 // Module is the folder of go.mod.
 func Module(t testing.TB) string {
 	t.Helper()
-	out, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}").Output()
+	out, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "github.com/cairn-build/cairn").Output()
 	if err != nil {
 		t.Fatalf("finding the module: %v", err)
 	}
