@@ -45,6 +45,10 @@ type row struct {
 	env []string
 	// fails are texts of the error: with any, the build must fail, and no check is made.
 	fails []string
+	// either lets the build fail or succeed: what counts is what always looks at.
+	either bool
+	// always checks what became of this machine, whether the build failed or not.
+	always func(t *testing.T, p *place)
 	// shows are texts that the build's progress must have, hides those it must not have.
 	shows, hides []string
 	// want are the checks of the image, those of the last platform where there are several.
@@ -130,11 +134,16 @@ func (w *world) run(t *testing.T, r row) {
 		harness.WriteFiles(t, p.dir, map[string]string{"Dockerfile": p.fill(r.file)})
 	}
 	p.build(r)
+	if strings.Contains(p.result.Stderr, "this is a bug") {
+		t.Errorf("a panic: %v", p.result)
+	}
+	if r.always != nil {
+		r.always(t, p)
+	}
 	if len(r.fails) > 0 {
 		p.result.Fails(t, 1, r.fails...)
-		if strings.Contains(p.result.Stderr, "this is a bug") {
-			t.Errorf("a panic: %v", p.result)
-		}
+	}
+	if len(r.fails) > 0 || r.either {
 		return
 	}
 	p.result.OK(t)
