@@ -35,6 +35,7 @@ var edges = map[string][]string{
 	// A build context can be a tar, which is read as ADD reads one: pkg/copy.
 	"pkg/source":   {"pkg/copy", "pkg/registry", "pkg/layer", "pkg/store", "pkg/plan", "pkg/progress", "pkg/secret"},
 	"pkg/image":    {"pkg/plan", "pkg/layer", "pkg/store"},
+	"pkg/image/v1": {"pkg/image"},
 	"pkg/export":   {"pkg/registry", "pkg/layer", "pkg/store", "pkg/image", "pkg/progress"},
 	"snapshot":     {"pkg/layer"},
 	"snapshot/...": {"snapshot", "pkg/layer", "pkg/store", "pkg/fakeroot"},
