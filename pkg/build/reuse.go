@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/cairn-build/cairn/pkg/cache"
@@ -62,11 +64,20 @@ func openReuse(ctx context.Context, in *inputs, o Options) *reuse {
 			return <-opened[i]
 		}))
 	}
-	r.local = in.cache.For(cache.Build{Project: o.Input.Context + "\x00" + o.Input.Dockerfile, Trusted: trusted})
+	r.local = in.cache.For(cache.Build{Project: project(o.Input), Trusted: trusted})
 	r.imports = cache.NewImports(r.local, from, o.Parts.Images)
 	r.mounts = openMounts(ctx, o)
 	r.images = &knownImages{Images: o.Parts.Images, imports: r.imports}
 	return r
+}
+
+// project tells this Dockerfile from others on the machine, for explanations.
+func project(in Input) string {
+	dir := in.Context
+	if abs, err := filepath.Abs(dir); err == nil && dir != "-" && !strings.Contains(dir, "://") {
+		dir = abs
+	}
+	return dir + "\x00" + in.Dockerfile
 }
 
 // close ends what is still being fetched and waits for it.
@@ -82,7 +93,7 @@ func openImport(ctx context.Context, l cache.Location, o Options) *cache.Import 
 	if err != nil {
 		v.Warn(progress.Warning{Rule: "CacheImport", Message: err.Error()})
 	} else {
-		fmt.Fprintf(v.Stdout(), "%d records, %d bytes\n", im.Len(), im.Size)
+		fmt.Fprintf(v.Stdout(), "%d records, %d bytes\n", im.Len(), im.Size())
 	}
 	v.Done(nil)
 	return im

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"sync"
+	"sync/atomic"
 
 	"github.com/cairn-build/cairn/pkg/layer"
 	"github.com/cairn-build/cairn/pkg/registry"
@@ -22,11 +23,15 @@ type Import struct {
 	records map[digest.Digest]Record
 	indexes map[digest.Digest]ocispec.Descriptor
 	inputs  *ocispec.Descriptor
-	// Size is how many bytes the records took to fetch.
-	Size int64
+	// size is how many bytes were fetched.
+	size atomic.Int64
 
 	once       sync.Once
 	remembered []memory
+
+	mu sync.Mutex
+	// listed are the indexes that were asked for, each fetched once.
+	listed map[digest.Digest]func() (*layer.Index, error)
 }
 
 // ImportOptions are what an import is opened with.
@@ -45,10 +50,11 @@ func OpenImport(ctx context.Context, l Location, o ImportOptions) (*Import, erro
 	if err != nil {
 		return nil, fmt.Errorf("importing cache from %s: %w", l, err)
 	}
-	im := &Import{depot: d, store: o.Store, records: map[digest.Digest]Record{}, indexes: map[digest.Digest]ocispec.Descriptor{}}
+	im := &Import{depot: d, store: o.Store, records: map[digest.Digest]Record{}, indexes: map[digest.Digest]ocispec.Descriptor{},
+		listed: map[digest.Digest]func() (*layer.Index, error){}}
 	desc, body, err := d.resolve(ctx)
 	if err == nil {
-		im.Size = int64(len(body))
+		im.size.Add(int64(len(body)))
 		err = im.read(ctx, desc.MediaType, body)
 	}
 	if err != nil {
@@ -59,6 +65,9 @@ func OpenImport(ctx context.Context, l Location, o ImportOptions) (*Import, erro
 
 // Name is what trust in the import is remembered by: its repository, or its directory.
 func (im *Import) Name() string { return im.depot.name() }
+
+// Size is how many bytes were fetched so far.
+func (im *Import) Size() int64 { return im.size.Load() }
 
 // Len is the number of records.
 func (im *Import) Len() int { return len(im.records) }
@@ -128,7 +137,7 @@ func (im *Import) small(ctx context.Context, d ocispec.Descriptor, limit int64) 
 	if err != nil {
 		return nil, err
 	}
-	im.Size += int64(len(data))
+	im.size.Add(int64(len(data)))
 	if im.store != nil {
 		_, err = im.store.PutBlob(ctx, d.MediaType, data)
 	}
@@ -141,16 +150,27 @@ func (im *Import) index(ctx context.Context, diffID digest.Digest) (*layer.Index
 	if !ok {
 		return nil, false, nil
 	}
+	im.mu.Lock()
+	get := im.listed[diffID]
+	if get == nil {
+		get = sync.OnceValues(func() (*layer.Index, error) { return im.fetchIndex(ctx, d) })
+		im.listed[diffID] = get
+	}
+	im.mu.Unlock()
+	ix, err := get()
+	if err != nil {
+		return nil, false, fmt.Errorf("fetching the index of layer %s from %s: %w", diffID, im.Name(), err)
+	}
+	return ix, true, nil
+}
+
+func (im *Import) fetchIndex(ctx context.Context, d ocispec.Descriptor) (*layer.Index, error) {
 	data, err := im.small(ctx, d, maxIndexBlob)
 	if err == nil {
 		data, err = decompress(data, maxUnpacked)
 	}
 	if err != nil {
-		return nil, false, fmt.Errorf("fetching the index of layer %s from %s: %w", diffID, im.Name(), err)
+		return nil, err
 	}
-	ix, err := layer.Unmarshal(data)
-	if err != nil {
-		return nil, false, fmt.Errorf("reading the index of layer %s from %s: %w", diffID, im.Name(), err)
-	}
-	return ix, true, nil
+	return layer.Unmarshal(data)
 }

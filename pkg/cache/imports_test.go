@@ -259,6 +259,36 @@ func TestProve(t *testing.T) {
 	}
 }
 
+// A local record whose layer is only in a registry, and is gone from there, is a step to be carried out.
+func TestLayerGoneFromRegistry(t *testing.T) {
+	st := newStore(t)
+	l := realLayer(t, newStore(t), "one", "one")
+	l.Origin = "registry.example/app"
+	k := NewKey("run")
+	if err := New(st).Put(t.Context(), k, Record{Layer: l}); err != nil {
+		t.Fatal(err)
+	}
+	im := NewImports(New(st), nil, noImages{})
+	rec, hit, err := im.Get(t.Context(), k)
+	if !hit || err != nil {
+		t.Fatal(hit, err)
+	}
+	_, err = im.Blob(t.Context(), rec.Layer)
+	if from, again := im.Refuse(err); from != "" || !again {
+		t.Errorf("%q, %v", from, again)
+	}
+	if _, hit, err := im.Get(t.Context(), k); hit || err != nil {
+		t.Errorf("still %v, %v", hit, err)
+	}
+	made := realLayer(t, st, "one", "one")
+	if err := im.Put(t.Context(), k, Record{Layer: made}); err != nil {
+		t.Fatal(err)
+	}
+	if _, hit, err := im.Get(t.Context(), k); !hit || err != nil {
+		t.Errorf("made again: %v, %v", hit, err)
+	}
+}
+
 func TestMissExpected(t *testing.T) {
 	st := newStore(t)
 	rec := NewRecorder(NewImports(New(st), nil, noImages{}), RecorderOptions{Expect: func(s string) bool { return s == "build" }})

@@ -81,7 +81,7 @@ func (im *Import) readIndex(ctx context.Context, body []byte) error {
 		if err != nil {
 			return err
 		}
-		im.Size += int64(len(body))
+		im.size.Add(int64(len(body)))
 		err = im.read(ctx, d.MediaType, body)
 		if err != nil && !errors.Is(err, ErrNoRecords) {
 			return err

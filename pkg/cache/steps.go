@@ -62,12 +62,13 @@ type Recorder struct {
 
 	mu       sync.Mutex
 	used     []Used
+	at       map[Place]int // in used
 	memories map[digest.Digest]memory
 }
 
 // NewRecorder returns a recorder over below.
 func NewRecorder(below Explainer, o RecorderOptions) *Recorder {
-	return &Recorder{below: below, options: o, memories: map[digest.Digest]memory{}}
+	return &Recorder{below: below, options: o, at: map[Place]int{}, memories: map[digest.Digest]memory{}}
 }
 
 // Get implements Steps.
@@ -111,13 +112,12 @@ func (r *Recorder) note(u Used) {
 	if r.options.Inputs && u.Done {
 		r.memories[u.Key.Digest()] = m
 	}
-	for i, old := range r.used {
-		if old.Key.place == u.Key.place {
-			u.Reason = old.Reason
-			r.used[i] = u
-			return
-		}
+	if i, ok := r.at[u.Key.place]; ok {
+		u.Reason = r.used[i].Reason
+		r.used[i] = u
+		return
 	}
+	r.at[u.Key.place] = len(r.used)
 	r.used = append(r.used, u)
 }
 
