@@ -77,7 +77,7 @@ func (in invocation) app() *cli.App {
 			in.registryCommand(), in.versionCommand(),
 		},
 	}
-	app.Commands = append(append(app.Commands, in.storeCommands()...), in.unshareCommand())
+	app.Commands = slices.Concat(app.Commands, in.containerCommands(), in.storeCommands(), []*cli.Command{in.unshareCommand()})
 	setHelp(app.Commands, app.Name)
 	for _, c := range app.Commands {
 		c.OnUsageError = usageError

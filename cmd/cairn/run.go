@@ -21,6 +21,9 @@ func (in invocation) run(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	if req.detach {
+		return in.runDetached(c, req)
+	}
 	if done, err := in.enter(in.stderr); done {
 		return notRun(err)
 	}

@@ -13,7 +13,9 @@ import (
 
 func (in invocation) runCommand() *cli.Command {
 	flags := []cli.Flag{
-		&cli.BoolFlag{Name: "rm", Usage: "accepted: nothing of a run is ever kept"},
+		&cli.BoolFlag{Name: "detach", Aliases: []string{"d"}, Usage: "leave the container running and print its ID; see ps, logs, stop and rm"},
+		&cli.StringFlag{Name: "name", Usage: "call the container `NAME`, with --detach"},
+		&cli.BoolFlag{Name: "rm", Usage: "remove a detached container when it ends; of others nothing is ever kept"},
 		&cli.StringSliceFlag{Name: "env", Aliases: []string{"e"}, Usage: "set `NAME[=VALUE]` in the environment"},
 		&cli.StringSliceFlag{Name: "env-file", Usage: "set the lines NAME[=VALUE] of `FILE` in the environment"},
 		&cli.StringFlag{Name: "workdir", Aliases: []string{"w"}, Usage: "run in `DIR`"},
@@ -49,6 +51,8 @@ type runRequest struct {
 	overrideEntrypoint    bool
 	interactive, terminal bool
 	platform              string
+	detach, remove        bool
+	name                  string
 	spec                  executor.Spec
 }
 
@@ -59,7 +63,14 @@ func (in invocation) parseRun(c *cli.Context) (_ *runRequest, err error) {
 	}
 	req := &runRequest{
 		image: args[0], command: args[1:], workdir: c.String("workdir"), user: c.String("user"), platform: c.String("platform"),
-		entrypoint: c.String("entrypoint"), overrideEntrypoint: c.IsSet("entrypoint"), interactive: c.Bool("interactive"), terminal: c.Bool("tty"),
+		entrypoint: c.String("entrypoint"), overrideEntrypoint: c.IsSet("entrypoint"),
+		detach: c.Bool("detach"), remove: c.Bool("rm"), name: c.String("name"), interactive: c.Bool("interactive"), terminal: c.Bool("tty"),
+	}
+	switch {
+	case req.detach && (req.interactive || req.terminal):
+		return nil, usagef("--detach: nobody is left for --interactive and --tty")
+	case req.name != "" && !req.detach:
+		return nil, usagef("--name: only a container that is left running has a name").withHint("add --detach")
 	}
 	for _, f := range c.StringSlice("env-file") {
 		lines, err := readEnvFile(f, in.env)

@@ -1,0 +1,77 @@
+package test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cairn-build/cairn/test/harness"
+)
+
+// TestDetached follows a container that is left running: run -d, ps, logs, stop, rm.
+func TestDetached(t *testing.T) {
+	base := harness.StartRegistry(t, harness.RegistryOptions{}).Busybox(t)
+	harness.EachUser(t, func(t *testing.T, u harness.User) {
+		h := harness.NewHome(t, u)
+		id := strings.TrimSpace(h.Cairn("run", "-d", "--name", "clock", base, "sh", "-c", "trap 'echo bye >&2; exit 5' TERM; echo begun; while :; do sleep 0.1; done").OK(t).Stdout)
+		if len(id) != 64 {
+			t.Fatalf("run -d prints %q", id)
+		}
+		ps := func(args ...string) string {
+			t.Helper()
+			return h.Cairn(append([]string{"ps"}, args...)...).OK(t).Stdout
+		}
+		if got := ps(); !strings.Contains(got, id[:12]) || !strings.Contains(got, "Up ") || !strings.Contains(got, "clock") {
+			t.Errorf("ps prints\n%s", got)
+		}
+		harness.WaitFor(t, 20*time.Second, "its output", func() bool { return h.Cairn("logs", "clock").OK(t).Stdout == "begun\n" })
+		h.Cairn("rm", "clock").Fails(t, 1, "is running")
+		h.Cairn("run", "-d", "--name", "clock", base, "true").Fails(t, 125, "already")
+		h.Cairn("stop", id[:10]).OK(t)
+		h.Cairn("stop", "clock").OK(t) // there is nothing to stop any more
+		if got := ps("--all", "--format", "{{.Names}} {{.State}} {{.Status}}"); !strings.HasPrefix(got, "clock exited Exited (5)") {
+			t.Errorf("after stop, ps prints %q", got)
+		}
+		if got := ps("-q"); got != "" {
+			t.Errorf("ps without --all prints %q", got)
+		}
+		logs := h.Cairn("logs", "--follow", "clock").OK(t)
+		if logs.Stdout != "begun\n" || !strings.HasSuffix(logs.Stderr, "bye\n") {
+			t.Errorf("the logs are %q and %q", logs.Stdout, logs.Stderr)
+		}
+		h.Cairn("rm", "clock").OK(t)
+		h.Cairn("logs", "clock").Fails(t, 1, "no such container")
+		if got := ps("-aq"); got != "" {
+			t.Errorf("after rm, ps prints %q", got)
+		}
+	})
+}
+
+// TestDetachedEnds: rm --force kills, --rm leaves nothing, and what cannot start is an error and leaves nothing.
+func TestDetachedEnds(t *testing.T) {
+	base := harness.StartRegistry(t, harness.RegistryOptions{}).Busybox(t)
+	harness.EachUser(t, func(t *testing.T, u harness.User) {
+		h := harness.NewHome(t, u)
+		id := strings.TrimSpace(h.Cairn("run", "--detach", base, "sleep", "1000").OK(t).Stdout)
+		h.Cairn("rm", "--force", id).OK(t)
+		h.Cairn("run", "--detach", "--rm", base, "true").OK(t)
+		harness.WaitFor(t, 20*time.Second, "--rm removes it", func() bool { return h.Cairn("ps", "-aq").OK(t).Stdout == "" })
+		h.Cairn("run", "-d", base, "/no/such").Fails(t, 125, "/no/such")
+		h.Cairn("run", "-d", "-i", base, "cat").Fails(t, 2, "--detach")
+		if got := h.Cairn("ps", "-aq").OK(t).Stdout; got != "" {
+			t.Errorf("left are %q", got)
+		}
+	})
+}
+
+// TestUnshare: an ordinary user is root there, and the program's exit code is the command's.
+func TestUnshare(t *testing.T) {
+	harness.EachUser(t, func(t *testing.T, u harness.User) {
+		h := harness.NewHome(t, u)
+		got := h.Cairn("unshare", "sh", "-c", "id -u; touch f; chown 5:6 f; stat -c %u:%g f; rm f; exit 7")
+		if got.Code != 7 || got.Stdout != "0\n5:6\n" {
+			t.Errorf("%v", got)
+		}
+		h.Cairn("unshare", "/no/such").Fails(t, 125, "/no/such")
+	})
+}
