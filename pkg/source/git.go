@@ -219,12 +219,22 @@ func (r *gitRepo) clean(s string) string {
 
 // checkout fetches the commit that is wanted, puts its files into work, and returns the time of the commit.
 func (r *gitRepo) checkout(ctx context.Context, c *Context, keep bool) (time.Time, error) {
-	if err := r.initialize(ctx); err != nil {
+	const sha1, sha256 = 40, 64 // lengths of object names
+	format := sha1
+	if len(r.url.Commit) == sha256 || len(r.url.Ref) == sha256 && isCommit(r.url.Ref) {
+		format = sha256
+	}
+	if err := r.initialize(ctx, format == sha256); err != nil {
 		return time.Time{}, err
 	}
 	ref, object, err := r.resolve(ctx)
 	if err != nil {
 		return time.Time{}, err
+	}
+	if len(object) != format && isCommit(object) { // only the remote knew, and git does not change a repository's format
+		if err := errors.Join(os.RemoveAll(r.dir), r.initialize(ctx, len(object) == sha256)); err != nil {
+			return time.Time{}, err
+		}
 	}
 	if err := r.fetch(ctx, ref, object); err != nil {
 		return time.Time{}, err
@@ -265,9 +275,10 @@ func (r *gitRepo) empty(ctx context.Context, commit string) bool {
 	return err == nil && out == ""
 }
 
-func (r *gitRepo) initialize(ctx context.Context) error {
+// initialize makes an empty repository, for objects named by SHA-256 or by SHA-1.
+func (r *gitRepo) initialize(ctx context.Context, sha256 bool) error {
 	args := []string{"init", "-q"}
-	if len(r.url.Ref) == 64 && isCommit(r.url.Ref) || len(r.url.Commit) == 64 {
+	if sha256 {
 		args = append(args, "--object-format=sha256")
 	}
 	if _, err := r.run(ctx, args...); err != nil {

@@ -117,6 +117,7 @@ func argRows() []row {
 			}},
 		{name: "BUILDKIT_MULTI_PLATFORM", file: "FROM scratch\nLABEL a=b\n", args: []string{"--build-arg", "BUILDKIT_MULTI_PLATFORM=1"}, want: []check{label("a", "b")}},
 		{name: "BUILDKIT_INLINE_CACHE", file: "FROM scratch\nLABEL a=b\n", args: []string{"--build-arg", "BUILDKIT_INLINE_CACHE=0"}, want: []check{label("a", "b")}},
+		{name: "BUILDKIT_SBOM_SCAN_STAGE", file: "FROM {base}\nARG BUILDKIT_SBOM_SCAN_STAGE=true\nRUN echo \"[$BUILDKIT_SBOM_SCAN_STAGE]\" > /o\n", want: []check{has("/o", "[]\n")}},
 		{name: "that nobody declares", file: "FROM scratch\nLABEL a=b\n", args: []string{"--build-arg", "nobody=1"}, shows: []string{"nobody"}},
 		{name: "blank name", file: "FROM scratch\nARG =1\n", fails: []string{"ARG"}},
 	}

@@ -173,8 +173,12 @@ func gitRows() []row {
 		fails("query commit that the reference does not have", "{git}?ref=other&commit={commit}", "commit"), fails("query that is unknown", "{git}?brnach=other", "brnach"),
 		fails("query and fragment that conflict", "{git}?ref=other#v1", "ref is both"), fails("query ref and branch", "{git}?ref=a&branch=b", "branch"),
 		fails("reference that is not there", "{git}#nope", "nope"), fails("subdirectory that is not there", "{git}#main:nope", "nope"),
+		add("repository with SHA-256", "{http}/git/sha256.git", has("/o/f", "sha256\n")),
 		{name: "private with a token", file: "FROM scratch\nADD {http}/private-git/repo.git?submodules=0 /o\n", setup: script("printf tok > $dir/tok"), args: []string{"--secret", "id=GIT_AUTH_TOKEN,src={dir}/tok"},
-			after: func(t *testing.T, p *place, ims []*image) { two(t, ims[0]) }},
+			want: []check{two}},
+		{name: "private with a header", file: "FROM scratch\nADD {http}/private-git/repo.git?submodules=0 /o\n", setup: script("printf 'basic " + basic("x-access-token:tok") + "' > $dir/h"),
+			args: []string{"--secret", "id=GIT_AUTH_HEADER.{host},src={dir}/h"}, want: []check{two}},
+		{name: "private without a token", file: "FROM scratch\nADD {http}/private-git/repo.git /o\n", fails: []string{"Dockerfile:2"}},
 		{name: "is cached by commit", file: "FROM {base}\nADD {git} /r\nRUN head -c 16 /dev/urandom | od -x > /o\n",
 			after: func(t *testing.T, p *place, ims []*image) {
 				has("/o", ims[0].files["/o"].data)(t, p.rebuild(row{file: "x"})[0])

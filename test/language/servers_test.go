@@ -131,6 +131,7 @@ git add . && git commit -qm two
 git rev-parse HEAD
 cd ..
 git clone -q --bare work repo.git && git clone -q --bare sub sub.git
+git init -q -b main --object-format=sha256 s && cd s && echo sha256 > f && git add . && git commit -qm s && cd .. && git clone -q --bare s sha256.git
 git -C repo.git config uploadpack.allowAnySHA1InWant true
 `, "sh", dir)
 	lines := strings.Fields(out)

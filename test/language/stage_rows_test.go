@@ -78,8 +78,6 @@ func stageTables() []table {
 }
 
 func contextRows() []row {
-	image := func(c *dockerspec.DockerOCIImage) any { return c.Config.Env }
-	_ = image
 	dockerfile := "FROM scratch\nCOPY . /\n"
 	return []row{
 		{name: "directory", file: dockerfile, files: map[string]string{"a": "1", "d/b": "2"}, want: []check{has("/a", "1"), has("/d/b", "2"), lacks("/Dockerfile")}},
@@ -119,6 +117,8 @@ func contextRows() []row {
 			args: []string{"--build-context", "build={dir}/o"}, want: []check{has("/a", "override\n")}},
 		{name: "named context for a mount", file: "FROM {base}\nRUN --mount=from=src,target=/m cp /m/a /\n", setup: script("mkdir $dir/o; echo m > $dir/o/a"),
 			args: []string{"--build-context", "src={dir}/o"}, want: []check{has("/a", "m\n")}},
+		{name: "named context for one platform", file: "FROM --platform=linux/arm64 a\nLABEL x=y\n", args: []string{"--platform", "linux/arm64", "--build-context", "a::linux/arm64=docker-image://{base}"}, want: []check{dir("/tmp"), label("x", "y")}},
+		{name: "named context in ONBUILD", file: "FROM scratch AS b\nONBUILD COPY --from=o a /\nFROM b\n", setup: script("mkdir $dir/o; echo named > $dir/o/a"), args: []string{"--build-context", "o={dir}/o"}, want: []check{has("/a", "named\n")}},
 		{name: "named context that is not there", file: "FROM scratch\nCOPY --from=o a /\n", args: []string{"--build-context", "o={dir}/nope"}, fails: []string{"nope"}},
 	}
 }

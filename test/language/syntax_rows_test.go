@@ -92,6 +92,7 @@ func expansionRows() []row {
 		expand("${v/pattern/w} once", "${s/o/0}", "f0ofoo"), expand("${v//pattern/w} everywhere", "${s//o/0}", "f00f00"),
 		expand("nested", "${n:-${m:-$v}}", "value"), expand("escaped", `\$v`, "$v"), expand("escaped in double quotes", `"\$v \"q\""`, `$v "q"`),
 		expand("single quotes", "'$v'", "$v"), expand("double quotes", `"$v  x"`, "value  x"), expand("beside quotes", `a"$v"'b'`, "avalueb"),
+		expand("special parameters", "[$@$*$#$?$-$!$0$1]", "[]"), expand("stars and question marks in patterns", "${p%.?z}", "/a/b.tar"),
 		{name: "ill-formed", file: "FROM scratch\nLABEL l=${v\n", fails: []string{"Dockerfile:2"}},
 		{name: "unknown modifier", file: "FROM scratch\nLABEL l=${v^^}\n", fails: []string{"Dockerfile:2"}},
 		{name: "growth without bounds", file: growing(), fails: []string{"Dockerfile:"}},
