@@ -163,7 +163,7 @@ func imageListing(rows []imageRow, digests, whole bool) listing {
 	for _, r := range rows {
 		since, at := "N/A", "N/A"
 		if !r.created.IsZero() {
-			since, at = units.HumanDuration(time.Since(r.created))+" ago", r.created.Local().String()
+			since, at = units.HumanDuration(time.Since(r.created))+" ago", time.Unix(r.created.Unix(), 0).String()
 		}
 		l.rows = append(l.rows, map[string]string{
 			"ID": shortID(r.ID().String(), whole), "Repository": r.repository, "Tag": r.tag, "Digest": r.Descriptor.Digest.String(),

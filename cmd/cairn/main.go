@@ -11,6 +11,8 @@
 //	enter.go   into namespaces, where the work is done
 //	parts.go   putting together what builds and runs work with
 //	build.go, run.go, push.go (and pull), images.go, registry.go: the commands
+//	storecmds.go (tag, rmi, inspect), history.go, archivecmds.go (save, load), system.go, login.go: those over the local store
+//	format.go, filter.go    what --format and --filter of these mean
 package main
 
 import "os"

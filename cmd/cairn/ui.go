@@ -175,7 +175,7 @@ func hintFor(err error) string {
 	case has("certificate signed by unknown authority", "certificate is not trusted"):
 		return "name the registry's certificate authority with --registry-ca FILE"
 	case has("UNAUTHORIZED", "401 Unauthorized", "DENIED", "403 Forbidden"):
-		return "cairn takes credentials from Docker's config.json (`docker login`, `skopeo login --compat-auth-file`) and credential helpers"
+		return "`cairn login` keeps credentials; those of Docker's config.json and of credential helpers are used too"
 	case has("MANIFEST_UNKNOWN", "NAME_UNKNOWN"):
 		return "check the name and the tag; short names are looked up on docker.io"
 	case has("no build stage in current context"):
