@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/cairn-build/cairn/pkg/ladder"
 	"github.com/urfave/cli/v2"
 )
 
@@ -18,8 +19,8 @@ type invocation struct {
 	env            environment
 	stdin          io.Reader
 	stdout, stderr io.Writer
-	// enter brings the program into the namespaces in which it can work; see enter.go.
-	enter func(stderr io.Writer) (done bool, err error)
+	// enter brings the program to the place in which it can work; see enter.go.
+	enter func(ladder.Isolation) (done bool, err error)
 }
 
 // execute carries out one command line and returns the exit code.

@@ -2,11 +2,11 @@ package main
 
 import (
 	"errors"
-	"io"
 	"slices"
 	"strings"
 	"testing"
 
+	"github.com/cairn-build/cairn/pkg/ladder"
 	"github.com/urfave/cli/v2"
 )
 
@@ -96,7 +96,9 @@ func TestMistypedCommandLines(t *testing.T) {
 			code := execute(invocation{
 				args: append([]string{"cairn"}, strings.Fields(tc.args)...), env: environment{"HOME": t.TempDir()},
 				stdin: strings.NewReader(""), stdout: &out, stderr: &diag,
-				enter: func(io.Writer) (bool, error) { return true, errors.New("a wrong command line came as far as the work") },
+				enter: func(ladder.Isolation) (bool, error) {
+					return true, errors.New("a wrong command line came as far as the work")
+				},
 			})
 			lines := strings.Split(strings.TrimSuffix(diag.String(), "\n"), "\n")
 			if code != exitUsage {

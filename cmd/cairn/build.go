@@ -33,13 +33,13 @@ func (in invocation) build(c *cli.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if done, err := in.enter(in.stderr); done {
+	if done, err := in.enter(req.isolation); done {
 		return err
 	}
 	if req.options.Run.Secrets, err = readSecrets(req.secrets, in.env); err != nil {
 		return err
 	}
-	e, err := in.openEngine(c)
+	e, err := in.openEngine(c, req.isolation)
 	if err != nil {
 		return err
 	}
@@ -58,6 +58,9 @@ func (in invocation) build(c *cli.Context) (err error) {
 		err = cerr
 	}
 	if err != nil {
+		if s := e.rung.Sentence(); s != "" && c.Context.Err() == nil {
+			warn(in.stderr, "%s; see `cairn doctor`", s)
+		}
 		return withTail(c.Context, err, recorder)
 	}
 	return in.finish(req, res)

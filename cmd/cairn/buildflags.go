@@ -4,6 +4,7 @@ import (
 	"github.com/cairn-build/cairn/pkg/build"
 	"github.com/cairn-build/cairn/pkg/export"
 	"github.com/cairn-build/cairn/pkg/image"
+	"github.com/cairn-build/cairn/pkg/ladder"
 	"github.com/urfave/cli/v2"
 )
 
@@ -46,6 +47,7 @@ func buildFlags() []cli.Flag {
 		text("provenance", "`false` is accepted; attestations are not supported yet"),
 		text("sbom", "`false` is accepted; attestations are not supported yet"),
 		list("attest", "not supported yet"),
+		isolationFlag(),
 		rootFlag(),
 	}
 	return append(append(flags, cacheFlags()...), registryFlags()...)
@@ -75,6 +77,7 @@ type buildRequest struct {
 	secrets               []secretSource
 	progress              string
 	quiet                 bool
+	isolation             ladder.Isolation
 	iidFile, metadataFile string
 }
 
@@ -96,6 +99,9 @@ func (in invocation) parseBuild(c *cli.Context) (*buildRequest, error) {
 		quiet: c.Bool("quiet"), iidFile: c.String("iidfile"), metadataFile: c.String("metadata-file"),
 	}
 	if req.progress, err = in.progressMode(c); err != nil {
+		return nil, err
+	}
+	if req.isolation, err = isolation(c); err != nil {
 		return nil, err
 	}
 	o := &req.options

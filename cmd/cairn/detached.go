@@ -152,7 +152,7 @@ func (in invocation) launch(d *detached) error {
 
 // keep is the life of the process that keeps a container.
 func (in invocation) keep(c *cli.Context, req *runRequest, dir string) error {
-	if done, err := in.enter(in.stderr); done {
+	if done, err := in.enter(req.isolation); done {
 		if err != nil && !isExited(err) {
 			sayReady(err.Error())
 		}

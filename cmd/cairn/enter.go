@@ -1,25 +1,55 @@
 package main
 
 import (
-	"io"
+	"os"
 
-	"github.com/cairn-build/cairn/pkg/userns"
+	"github.com/cairn-build/cairn/pkg/ladder"
+	"github.com/urfave/cli/v2"
 )
 
-// enter brings the program into namespaces of its own, in which a build may mount and change owners. In the process that the user
-// started, done is true and everything has happened already, in a process inside.
-func enter(stderr io.Writer) (done bool, err error) {
-	done, code, err := userns.Enter()
+// enter brings the program to the place where RUN can be carried out: namespaces of its own, in which a build may mount and change owners, or
+// what is left where there are none. In the process that the user started, done is true and everything has happened already, in a process inside.
+func enter(i ladder.Isolation) (done bool, err error) {
+	done, code, err := ladder.Enter(i)
 	switch {
 	case err != nil:
 		return true, err
 	case done && code != 0:
 		return true, exited{code}
-	case done:
-		return true, nil
 	}
-	if m, _ := userns.Current(); m.Map == userns.SingleID {
-		warn(stderr, "files can have one owner only, which most images do not work with: %s", m.Obstacle)
+	return done, nil
+}
+
+// isolationFlag says how RUN is carried out.
+func isolationFlag() cli.Flag {
+	return &cli.StringFlag{Name: "isolation", Usage: "carry RUN out by `auto|userns|userns-single|chroot|ptrace`; auto is the best that works here"}
+}
+
+// isolation reads isolationFlag.
+func isolation(c *cli.Context) (ladder.Isolation, error) {
+	i, err := ladder.Parse(c.String("isolation"))
+	if err != nil {
+		return "", usagef("--isolation: %v", err)
 	}
-	return false, nil
+	return i, nil
+}
+
+// stateDir is where state lives: --root, else $XDG_DATA_HOME/cairn or $HOME/.local/share/cairn, else where a container has room for it. moved says
+// why it is not one of those.
+func (in invocation) stateDir(c *cli.Context, contexts ...string) (dir, moved string) {
+	if root := c.String("root"); root != "" {
+		return root, ""
+	}
+	usual, err := in.env.dataRoot()
+	if err != nil {
+		usual = ""
+	}
+	temp := in.env["TMPDIR"]
+	if temp == "" {
+		temp = "/tmp"
+	}
+	if wd, err := os.Getwd(); err == nil {
+		contexts = append(contexts, wd)
+	}
+	return ladder.StateDir(ladder.State{Usual: usual, Temp: temp, Avoid: contexts})
 }

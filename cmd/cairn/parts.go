@@ -3,28 +3,20 @@ package main
 import (
 	"errors"
 	"io"
-	"path/filepath"
 
-	"github.com/cairn-build/cairn/executor/runc"
 	"github.com/cairn-build/cairn/pkg/build"
+	"github.com/cairn-build/cairn/pkg/ladder"
 	"github.com/cairn-build/cairn/pkg/progress"
 	"github.com/cairn-build/cairn/pkg/registry"
 	"github.com/cairn-build/cairn/pkg/source"
 	"github.com/cairn-build/cairn/pkg/store"
-	"github.com/cairn-build/cairn/snapshot/overlay"
 	"github.com/sirupsen/logrus"
 	"github.com/urfave/cli/v2"
 )
 
 // openStore opens the store that --root names.
 func (in invocation) openStore(c *cli.Context) (*store.Store, error) {
-	root := c.String("root")
-	if root == "" {
-		var err error
-		if root, err = in.env.dataRoot(); err != nil {
-			return nil, err
-		}
-	}
+	root, _ := in.stateDir(c)
 	return store.Open(root)
 }
 
@@ -60,15 +52,14 @@ func (in invocation) newRegistry(c *cli.Context) (*registry.Client, error) {
 
 // engine is the parts of a build, put together: what `cairn build` and `cairn run` work with, inside the namespaces of enter.
 type engine struct {
-	store       *store.Store
-	registry    *registry.Client
-	images      *source.Images
-	snapshotter *overlay.Snapshotter
-	executor    *runc.Executor
+	store    *store.Store
+	registry *registry.Client
+	images   *source.Images
+	rung     *ladder.Rung
 }
 
 // openEngine puts the parts together.
-func (in invocation) openEngine(c *cli.Context) (_ *engine, err error) {
+func (in invocation) openEngine(c *cli.Context, i ladder.Isolation) (_ *engine, err error) {
 	// What libcontainer writes to its log is meant for those who work on it; what went wrong it also returns.
 	logrus.SetOutput(io.Discard)
 	e := &engine{}
@@ -84,14 +75,7 @@ func (in invocation) openEngine(c *cli.Context) (_ *engine, err error) {
 		return nil, err
 	}
 	e.images = source.NewImages(source.ImagesOptions{Store: e.store, Registry: e.registry, Pull: c.Bool("pull")})
-	if e.snapshotter, err = overlay.New(overlay.Options{Store: e.store, Blob: e.images.Blob}); err != nil {
-		return nil, err
-	}
-	dir, err := e.store.TempDir("runc-")
-	if err != nil {
-		return nil, err
-	}
-	if e.executor, err = runc.New(runc.Options{Dir: filepath.Join(dir, "state")}); err != nil {
+	if e.rung, err = ladder.Open(ladder.Options{Isolation: i, Store: e.store, Blob: e.images.Blob}); err != nil {
 		return nil, err
 	}
 	return e, nil
@@ -99,14 +83,14 @@ func (in invocation) openEngine(c *cli.Context) (_ *engine, err error) {
 
 // parts are the engine as a build sees it.
 func (e *engine) parts(sink progress.Sink) build.Parts {
-	return build.Parts{Store: e.store, Images: e.images, Registry: e.registry, Snapshotter: e.snapshotter, Executor: e.executor, Progress: sink}
+	return build.Parts{Store: e.store, Images: e.images, Registry: e.registry, Snapshotter: e.rung.Snapshotter, Executor: e.rung.Executor, Progress: sink}
 }
 
 // close gives everything back, the last opened first.
 func (e *engine) close() error {
 	var errs []error
-	if e.executor != nil {
-		errs = append(errs, e.executor.Close())
+	if e.rung != nil {
+		errs = append(errs, e.rung.Close())
 	}
 	if e.store != nil {
 		errs = append(errs, e.store.Close())

@@ -24,7 +24,7 @@ func (in invocation) run(c *cli.Context) error {
 	if req.detach {
 		return in.runDetached(c, req)
 	}
-	if done, err := in.enter(in.stderr); done {
+	if done, err := in.enter(req.isolation); done {
 		return notRun(err)
 	}
 	return notRun(in.runImage(c, req))
@@ -50,7 +50,7 @@ func isExited(err error) bool {
 
 // runImage runs the command over a writable layer of the image that is dropped afterwards.
 func (in invocation) runImage(c *cli.Context, req *runRequest) (err error) {
-	e, err := in.openEngine(c)
+	e, err := in.openEngine(c, req.isolation)
 	if err != nil {
 		return err
 	}
@@ -68,7 +68,7 @@ func (in invocation) runImage(c *cli.Context, req *runRequest) (err error) {
 	if err := pathrs.MkdirAll(rw.Root(), spec.Process.Dir, 0o755); err != nil {
 		return fmt.Errorf("making working directory %s: %w", spec.Process.Dir, err)
 	}
-	err = e.executor.Run(c.Context, spec)
+	err = e.rung.Executor.Run(c.Context, spec)
 	if exit, ok := errors.AsType[*executor.ExitError](err); ok {
 		if exit.Code == 126 || exit.Code == 127 {
 			in.explainNotFound(err, exit)
@@ -117,7 +117,7 @@ func (in invocation) openImage(ctx context.Context, e *engine, req *runRequest) 
 	if err != nil {
 		return nil, img, err
 	}
-	ro, err := e.snapshotter.Open(ctx, layers)
+	ro, err := e.rung.Snapshotter.Open(ctx, layers)
 	if err != nil {
 		return nil, img, err
 	}

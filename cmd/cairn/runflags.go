@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/cairn-build/cairn/executor"
+	"github.com/cairn-build/cairn/pkg/ladder"
 	"github.com/urfave/cli/v2"
 	"golang.org/x/term"
 )
@@ -30,6 +31,7 @@ func (in invocation) runCommand() *cli.Command {
 		&cli.StringFlag{Name: "platform", Usage: "run the image for `OS/ARCH[/VARIANT]`"},
 		&cli.BoolFlag{Name: "interactive", Aliases: []string{"i"}, Usage: "pass standard input on"},
 		&cli.BoolFlag{Name: "tty", Aliases: []string{"t"}, Usage: "run on a terminal of its own"},
+		isolationFlag(),
 		rootFlag(),
 	}
 	return &cli.Command{
@@ -53,6 +55,7 @@ type runRequest struct {
 	platform              string
 	detach, remove        bool
 	name                  string
+	isolation             ladder.Isolation
 	spec                  executor.Spec
 }
 
@@ -82,6 +85,9 @@ func (in invocation) parseRun(c *cli.Context) (_ *runRequest, err error) {
 	req.env = append(req.env, expandEnv(c.StringSlice("env"), in.env)...)
 	if req.workdir != "" && !path.IsAbs(req.workdir) {
 		return nil, usagef("--workdir %q: not an absolute path", req.workdir)
+	}
+	if req.isolation, err = isolation(c); err != nil {
+		return nil, err
 	}
 	s := &req.spec
 	s.Hostname = c.String("hostname")

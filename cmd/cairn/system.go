@@ -8,6 +8,7 @@ import (
 
 	"github.com/cairn-build/cairn/pkg/cache"
 	"github.com/cairn-build/cairn/pkg/image"
+	"github.com/cairn-build/cairn/pkg/ladder"
 	"github.com/cairn-build/cairn/pkg/source"
 	"github.com/cairn-build/cairn/pkg/store"
 	"github.com/docker/go-units"
@@ -40,7 +41,7 @@ func (in invocation) systemCommand() *cli.Command {
 
 // inside does something to the store in the namespaces that the snapshots belong to.
 func (in invocation) inside(c *cli.Context, work func(*store.Store, *image.Local) error) error {
-	if done, err := in.enter(nil); done {
+	if done, err := in.enter(ladder.Auto); done {
 		return err
 	}
 	return in.withImages(c, work)

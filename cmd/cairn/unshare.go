@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"syscall"
 
+	"github.com/cairn-build/cairn/pkg/ladder"
 	"github.com/urfave/cli/v2"
 )
 
@@ -25,7 +26,7 @@ func (in invocation) unshare(c *cli.Context) error {
 			args = []string{"/bin/sh"}
 		}
 	}
-	if done, err := in.enter(in.stderr); done {
+	if done, err := in.enter(ladder.Userns); done {
 		return notRun(err)
 	}
 	path, err := exec.LookPath(args[0])

@@ -8,30 +8,30 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"sync"
 
-	"github.com/cairn-build/cairn/executor/runc"
+	"github.com/cairn-build/cairn/executor"
+	"github.com/cairn-build/cairn/pkg/ladder"
 	"github.com/cairn-build/cairn/pkg/registry"
 	"github.com/cairn-build/cairn/pkg/source"
 	"github.com/cairn-build/cairn/pkg/store"
 	"github.com/cairn-build/cairn/pkg/worker"
 	"github.com/cairn-build/cairn/snapshot"
-	"github.com/cairn-build/cairn/snapshot/overlay"
 )
 
 var _ = worker.Register(serviceName, func() (worker.Service, error) { return newServer(), nil })
 
 // supported says why this program cannot do what an engine does.
-func supported() error { return runc.Supported() }
+func supported() error { return ladder.Supported() }
 
 // server is the worker's side of an engine.
 type server struct {
 	opts        Options
 	store       *store.Store
 	registry    *registry.Client
-	snapshotter *overlay.Snapshotter
-	executor    *runc.Executor
+	rung        *ladder.Rung
+	snapshotter snapshot.Snapshotter
+	executor    executor.Executor
 
 	mu         sync.Mutex
 	layers     map[string]snapshot.ROLayer
@@ -90,15 +90,11 @@ func (s *server) open(o Options) (err error) {
 		return err
 	}
 	images := source.NewImages(source.ImagesOptions{Store: s.store, Registry: s.registry})
-	if s.snapshotter, err = overlay.New(overlay.Options{Store: s.store, Blob: images.Blob}); err != nil {
+	if s.rung, err = ladder.Open(ladder.Options{Isolation: ladder.Auto, Store: s.store, Blob: images.Blob}); err != nil {
 		return err
 	}
-	dir, err := s.store.TempDir("runc-")
-	if err != nil {
-		return err
-	}
-	s.executor, err = runc.New(runc.Options{Dir: filepath.Join(dir, "state")})
-	return err
+	s.snapshotter, s.executor = s.rung.Snapshotter, s.rung.Executor
+	return nil
 }
 
 // Close implements worker.Service: containers first, then what they stood on.
@@ -113,8 +109,8 @@ func (s *server) Close() error {
 	for _, l := range s.layers {
 		errs = append(errs, l.Release())
 	}
-	if s.executor != nil {
-		errs = append(errs, s.executor.Close())
+	if s.rung != nil {
+		errs = append(errs, s.rung.Close())
 	}
 	if s.store != nil {
 		errs = append(errs, s.store.Close())

@@ -13,7 +13,6 @@ import (
 	"github.com/cairn-build/cairn/pkg/solve"
 	"github.com/cairn-build/cairn/pkg/source"
 	"github.com/cairn-build/cairn/pkg/worker"
-	"github.com/cairn-build/cairn/snapshot/overlay"
 )
 
 // reporter sends progress to the caller of a build.
@@ -43,7 +42,7 @@ func (s *server) build(ctx context.Context, r *worker.Request) (any, error) {
 // buildOptions translates a request.
 func (s *server) buildOptions(req BuildRequest, r *worker.Request) (build.Options, error) {
 	images := source.NewImages(source.ImagesOptions{Store: s.store, Registry: s.registry, Pull: req.Pull})
-	snaps, err := overlay.New(overlay.Options{Store: s.store, Blob: images.Blob})
+	snaps, err := s.rung.NewSnapshotter(images.Blob)
 	if err != nil {
 		return build.Options{}, err
 	}

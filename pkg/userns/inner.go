@@ -44,13 +44,13 @@ type stage struct {
 
 // env formats the stage as the environment variable that decode reads.
 func (s stage) env() string {
-	return fmt.Sprintf("%s=%s|%d|%d|%d|%t|%s|%s", stageVar, s.kind, s.initFD, s.workerFD, s.parent,
-		s.mode.PID, s.mode.Map, strings.ReplaceAll(s.mode.Obstacle, "\n", "; "))
+	return fmt.Sprintf("%s=%s|%d|%d|%d|%t|%t|%s|%s", stageVar, s.kind, s.initFD, s.workerFD, s.parent,
+		s.mode.Bare, s.mode.PID, s.mode.Map, strings.ReplaceAll(s.mode.Obstacle, "\n", "; "))
 }
 
 func decodeStage(v string) (stage, error) {
-	f := strings.SplitN(v, "|", 7)
-	if len(f) != 7 {
+	f := strings.SplitN(v, "|", 8)
+	if len(f) != 8 {
 		return stage{}, fmt.Errorf("reading %s: malformed value %q", stageVar, v)
 	}
 	var nums [3]int
@@ -63,7 +63,7 @@ func decodeStage(v string) (stage, error) {
 	}
 	return stage{
 		kind: f[0], initFD: nums[0], workerFD: nums[1], parent: nums[2],
-		mode: Mode{PID: f[4] == "true", Map: IDMap(f[5]), Obstacle: f[6]},
+		mode: Mode{Bare: f[4] == "true", PID: f[5] == "true", Map: IDMap(f[6]), Obstacle: f[7]},
 	}, nil
 }
 
@@ -216,8 +216,10 @@ func (s stage) becomeWorker() {
 	if os.Getppid() != s.parent {
 		os.Exit(125)
 	}
-	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-		s.refuse(reportError, fmt.Sprintf("making mounts private in a new %s: %v", s.mode, err))
+	if !s.mode.Bare {
+		if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+			s.refuse(reportError, fmt.Sprintf("making mounts private in a new %s: %v", s.mode, err))
+		}
 	}
 	if s.mode.PID {
 		if err := unix.Mount("proc", "/proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {

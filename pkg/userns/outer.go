@@ -30,18 +30,21 @@ type obstacleError struct {
 func (e *obstacleError) Error() string { return e.err.Error() }
 func (e *obstacleError) Unwrap() error { return e.err }
 
-// Enter brings the program into the place. In the worker it returns done == false at once, and the caller goes on. In
+// Enter is EnterAs for namespaces, whatever ids they have.
+func Enter() (done bool, code int, err error) { return EnterAs(Namespaces) }
+
+// EnterAs brings the program into the place. In the worker it returns done == false at once, and the caller goes on. In
 // the process that the user started, it runs the program again inside, waits for its end, and returns done == true
 // with the exit code to exit with: the worker's, or 128+n when signal n ended it. Standard input, output and error
 // and every other descriptor the user passed belong to the worker; outer never reads or writes them.
 //
 // Modes are tried from the best to the weakest, by doing: what a machine allows cannot be told from its settings. An
-// error names what stands in the way of the last one, and a hint.
-func Enter() (done bool, code int, err error) {
+// error names what stands in the way of the last one, and a hint; with Auto there is always one that works.
+func EnterAs(want Want) (done bool, code int, err error) {
 	if Inside() {
 		return false, 0, nil
 	}
-	modes, err := ladder()
+	modes, err := ladder(want)
 	if err != nil {
 		return true, 0, err
 	}
@@ -56,7 +59,7 @@ func Enter() (done bool, code int, err error) {
 		if err == nil || !errors.As(err, &oe) {
 			return true, code, err
 		}
-		obstacle = oe.Error()
+		obstacle = explain(oe).Error()
 		if oe.noProc {
 			m.PID = false
 			m.Obstacle = obstacle
@@ -64,7 +67,7 @@ func Enter() (done bool, code int, err error) {
 			i--
 		}
 	}
-	return true, 0, explain(err)
+	return true, 0, fmt.Errorf("entering namespaces: %w", explain(err))
 }
 
 // attempt is one rung: a mode and the maps that make it.
@@ -74,7 +77,38 @@ type attempt struct {
 }
 
 // ladder lists the modes worth trying for this user, best first.
-func ladder() ([]attempt, error) {
+func ladder(want Want) ([]attempt, error) {
+	single := attempt{Mode: Mode{Map: SingleID, PID: true}, maps: singleMaps(os.Geteuid(), os.Getegid())}
+	bare := attempt{Mode: Mode{Bare: true}}
+	switch want {
+	case Single:
+		return []attempt{single}, nil
+	case Bare:
+		return []attempt{bare}, nil
+	case Auto, Full, Namespaces:
+	default:
+		return nil, fmt.Errorf("entering namespaces: unknown mode %q", want)
+	}
+	full, err := fullModes()
+	weakest := bare
+	switch want {
+	case Full:
+		return full, err
+	case Namespaces:
+		if os.Geteuid() == 0 {
+			return full, err
+		}
+		weakest = single
+	}
+	if err != nil {
+		weakest.Obstacle = err.Error()
+		full = nil
+	}
+	return append(full, weakest), nil
+}
+
+// fullModes are those in which files can have owners.
+func fullModes() ([]attempt, error) {
 	if os.Geteuid() == 0 {
 		identity, err := identityMaps()
 		if err != nil {
@@ -85,13 +119,11 @@ func ladder() ([]attempt, error) {
 			{Mode: Mode{Map: Identity, PID: true}, maps: identity},
 		}, nil
 	}
-	single := attempt{Mode: Mode{Map: SingleID, PID: true}, maps: singleMaps(os.Getuid(), os.Getgid())}
 	sub, err := subIDMaps(os.Getuid(), os.Getgid())
 	if err != nil {
-		single.Obstacle = err.Error()
-		return []attempt{single}, nil
+		return nil, err
 	}
-	return []attempt{{Mode: Mode{Map: SubIDs, PID: true}, maps: sub}, single}, nil
+	return []attempt{{Mode: Mode{Map: SubIDs, PID: true}, maps: sub}}, nil
 }
 
 // run makes one attempt and, when it gets inside, stays until the worker's end.
@@ -191,8 +223,11 @@ func (a attempt) kept() []uintptr {
 // cloneInit starts the program again as init in the mode's namespaces.
 func cloneInit(a attempt, initEnd, workerEnd *os.File) (int, error) {
 	m := a.Mode
-	// The uts namespace is there to see whether a host name can be set: the system call may be filtered.
-	flags := uintptr(unix.CLONE_NEWNS | unix.CLONE_NEWUTS)
+	var flags uintptr
+	if !m.Bare {
+		// The uts namespace is there to see whether a host name can be set: the system call may be filtered.
+		flags = unix.CLONE_NEWNS | unix.CLONE_NEWUTS
+	}
 	if m.Map != NoMap {
 		flags |= unix.CLONE_NEWUSER
 	}
@@ -258,16 +293,53 @@ func readNumber(path string) (n int, ok bool) {
 	return n, err == nil
 }
 
-// explain adds the likeliest cause to the refusal of the last rung.
+// explain adds the likeliest cause to the refusal of a rung, as a hint of what would help.
 func explain(err error) error {
-	hint := "the machine, or the container engine around this process, does not allow user namespaces"
+	if strings.Contains(err.Error(), "hint: ") {
+		return err
+	}
+	return fmt.Errorf("%w\nhint: %s", err, cause(err))
+}
+
+func cause(err error) string {
+	status := readStatus()
 	if n, ok := readNumber("/proc/sys/kernel/unprivileged_userns_clone"); ok && n == 0 {
-		hint = "unprivileged user namespaces are switched off: sysctl -w kernel.unprivileged_userns_clone=1"
-	} else if n, ok := readNumber("/proc/sys/user/max_user_namespaces"); ok && n == 0 {
-		hint = "user namespaces are switched off: sysctl -w user.max_user_namespaces=15000"
-	} else if n, ok := readNumber("/proc/sys/kernel/apparmor_restrict_unprivileged_userns"); ok && n == 1 {
-		hint = "AppArmor restricts unprivileged user namespaces: install a profile that allows userns for this program, " +
+		return "unprivileged user namespaces are switched off: sysctl -w kernel.unprivileged_userns_clone=1"
+	}
+	if n, ok := readNumber("/proc/sys/user/max_user_namespaces"); ok && n == 0 {
+		return "user namespaces are switched off: sysctl -w user.max_user_namespaces=15000"
+	}
+	if n, ok := readNumber("/proc/sys/kernel/apparmor_restrict_unprivileged_userns"); ok && n == 1 && os.Geteuid() != 0 {
+		return "AppArmor restricts unprivileged user namespaces: install a profile that allows userns for this program, " +
 			"or sysctl -w kernel.apparmor_restrict_unprivileged_userns=0"
 	}
-	return fmt.Errorf("entering namespaces: %w\nhint: %s", err, hint)
+	text := err.Error()
+	switch {
+	case errors.Is(err, unix.EACCES) || strings.Contains(text, unix.EACCES.Error()):
+		return "a security module denies mounts, as AppArmor's profiles for containers do: run the container with the AppArmor profile Unconfined"
+	case strings.Contains(text, "writing the id map") && os.Geteuid() == 0:
+		return "the container lacks a capability: give it SETFCAP, SETUID and SETGID"
+	case strings.Contains(text, "writing the id map") && status["NoNewPrivs"] == "1":
+		return "no_new_privs keeps newuidmap from working: allow privilege escalation (allowPrivilegeEscalation: true)"
+	case strings.Contains(text, "writing the id map"):
+		return "newuidmap needs file capabilities (setcap cap_setuid=ep) where CAP_SYS_ADMIN is not in the container's bounding set, " +
+			"and SETUID and SETGID must be in it"
+	case strings.Contains(text, "mounting a new /proc"):
+		return "the container's own /proc is masked: run it with an unmasked one (procMount: Unmasked, or --security-opt systempaths=unconfined)"
+	case status["Seccomp"] == "2":
+		return "the container's seccomp profile does not allow clone with CLONE_NEWUSER: run it with the profile Unconfined, or with one that allows it"
+	}
+	return "the machine, or the container engine around this process, does not allow user namespaces"
+}
+
+// readStatus reads proc_pid_status(5) of this process.
+func readStatus() map[string]string {
+	b, _ := os.ReadFile("/proc/self/status")
+	fields := map[string]string{}
+	for line := range strings.Lines(string(b)) {
+		if k, v, ok := strings.Cut(line, ":"); ok {
+			fields[k] = strings.TrimSpace(v)
+		}
+	}
+	return fields
 }

@@ -48,6 +48,8 @@ const (
 type Mode struct {
 	// Map says which user namespace was made, if any.
 	Map IDMap
+	// Bare is no new namespace at all: there is only the supervision, by which nothing outlives the program.
+	Bare bool
 	// PID tells that there is a new pid namespace with its own /proc. Without it, processes that outlive their
 	// parent are ended by a supervisor instead of the kernel.
 	PID bool
@@ -57,6 +59,9 @@ type Mode struct {
 
 // String describes the mode in a few words, for messages: "user namespace (sub-ids), mount namespace, pid namespace".
 func (m Mode) String() string {
+	if m.Bare {
+		return "no namespaces"
+	}
 	var parts []string
 	if m.Map != NoMap {
 		parts = append(parts, "user namespace ("+string(m.Map)+")")
@@ -67,6 +72,23 @@ func (m Mode) String() string {
 	}
 	return strings.Join(parts, ", ")
 }
+
+// Want names the modes that EnterAs may take.
+type Want string
+
+// What can be wanted.
+const (
+	// Auto is the best mode that can be had for whatever comes after it: full namespaces, or none.
+	Auto Want = "auto"
+	// Namespaces are the best that can be had, at worst with one id.
+	Namespaces Want = "namespaces"
+	// Full is namespaces in which files can have more than one owner.
+	Full Want = "full"
+	// Single is a user namespace with one id, whoever asks.
+	Single Want = "single"
+	// Bare is no namespaces.
+	Bare Want = "bare"
+)
 
 // entered is the mode of this process when it is a worker. It is written once, before any other package's code runs.
 var entered *Mode

@@ -81,7 +81,7 @@ func Register(name string, open func() (Service, error)) bool {
 
 // serve is the whole life of a launcher, and of a worker.
 func serve(open func() (Service, error)) (code int) {
-	done, code, err := userns.Enter()
+	done, code, err := userns.EnterAs(userns.Auto)
 	if err == nil && !done {
 		err = run(open)
 	}

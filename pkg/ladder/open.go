@@ -1,0 +1,63 @@
+package ladder
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+
+	"github.com/cairn-build/cairn/executor/runc"
+	"github.com/cairn-build/cairn/snapshot"
+	"github.com/cairn-build/cairn/snapshot/overlay"
+)
+
+// open makes the parts of one rung.
+func (r *Rung) open(o Options) error {
+	switch r.Isolation {
+	case Userns, UsernsSingle:
+		return r.openNamespaces(o)
+	}
+	return errors.New("not in this version of cairn")
+}
+
+// openNamespaces makes the parts that work with mounts.
+func (r *Rung) openNamespaces(o Options) error {
+	r.NewSnapshotter = func(b Blob) (snapshot.Snapshotter, error) {
+		return overlay.New(overlay.Options{Store: o.Store, Blob: b})
+	}
+	var err error
+	if r.Snapshotter, err = r.NewSnapshotter(o.Blob); err != nil {
+		return err
+	}
+	if err := try(r.Snapshotter); err != nil {
+		return err
+	}
+	dir, err := o.Store.TempDir("runc-")
+	if err != nil {
+		return err
+	}
+	r.closers = append(r.closers, func() error { return o.Store.RemoveTemp(dir) })
+	exec, err := runc.New(runc.Options{Dir: filepath.Join(dir, "state")})
+	if err != nil {
+		return err
+	}
+	r.closers = append(r.closers, exec.Close)
+	r.Executor = exec
+	return nil
+}
+
+// Supported says why this program, as it was built, cannot carry RUN out.
+func Supported() error { return runc.Supported() }
+
+// try makes and drops one empty root filesystem.
+func try(s snapshot.Snapshotter) error {
+	ro, err := s.Open(context.Background(), nil)
+	if err != nil {
+		return fmt.Errorf("trying the snapshotter %s: %w", s.Name(), err)
+	}
+	rw, err := ro.NewRWLayer()
+	if err != nil {
+		return fmt.Errorf("trying the snapshotter %s: %w", s.Name(), errors.Join(err, ro.Release()))
+	}
+	return errors.Join(rw.Release(), ro.Release())
+}
