@@ -1,0 +1,318 @@
+// Package namespace runs processes in namespaces made by this program itself, inside the place that pkg/userns makes. It does what package
+// runc does, and passes the same tests, at a fraction of the cost: for each command one process is made, which prepares its own sandbox and
+// then executes the command.
+//
+// What the process does before that is a list of some hundred system calls (program), put together here and carried out by a copy of the
+// launcher, a second process of this program that is started with the first command and then kept.
+//
+// Importing the package is enough for a program, or a test binary, to serve as the launcher.
+package namespace
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/cairn-build/cairn/executor"
+	"github.com/cairn-build/cairn/executor/process"
+	"github.com/cairn-build/cairn/executor/sandbox"
+	"github.com/cairn-build/cairn/pkg/userns"
+)
+
+var _ executor.Executor = (*Executor)(nil)
+
+// Executor runs processes in namespaces. It is made by New and safe for concurrent use.
+type Executor struct {
+	dir   string
+	syncs bool
+	place sandbox.Place
+	// kcore says whether /proc/kcore exists, to which docker's /dev has a link.
+	kcore bool
+
+	filters sync.Map // capabilities, joined → filter
+
+	mu       sync.Mutex
+	launcher *launcher
+	// files are the paths of files in dir by their content.
+	files map[string]string
+}
+
+// Options are the choices of an Executor.
+type Options struct {
+	// Dir is a directory for the files of running processes. It is made, private to the user, if it does not exist. Only
+	// one Executor may use it at a time. A tmpfs is mounted there with the first command, so nothing of it is ever on disk.
+	Dir string
+	// Syncs has fsync and its kin carried out; the default answers them with success at once.
+	Syncs bool
+}
+
+// New returns an Executor. It works only inside the place that userns.Enter makes. An error says what is missing here: package runc needs
+// less.
+func New(o Options) (*Executor, error) {
+	if !userns.Inside() {
+		return nil, errors.New("preparing to run processes: not in namespaces of its own (call userns.Enter first)")
+	}
+	if err := Supported(); err != nil {
+		return nil, err
+	}
+	p, err := sandbox.Probe()
+	switch {
+	case err != nil:
+		return nil, err
+	case p.SharedProc:
+		return nil, fmt.Errorf("preparing to run processes: no sandbox with a pid namespace of its own can be made here: %s", p.Obstacle)
+	case !p.MountSetattr:
+		return nil, errors.New("preparing to run processes: this kernel has no mount_setattr (Linux 5.12)")
+	}
+	dir, err := filepath.Abs(o.Dir)
+	if err != nil {
+		return nil, fmt.Errorf("preparing the executor's directory: %w", err)
+	}
+	_, err = os.Lstat("/proc/kcore")
+	return &Executor{dir: dir, syncs: o.Syncs, place: p, kcore: err == nil, files: map[string]string{}}, nil
+}
+
+// Name returns "namespace".
+func (e *Executor) Name() string { return "namespace" }
+
+// Close gives back what the first command took. No process may be running.
+func (e *Executor) Close() error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.launcher == nil {
+		return nil
+	}
+	err := e.launcher.close()
+	e.launcher = nil
+	if uerr := unix.Unmount(e.dir, unix.MNT_DETACH); uerr != nil {
+		err = errors.Join(err, fmt.Errorf("unmounting the executor's directory: %w", uerr))
+	}
+	return err
+}
+
+// start makes what the first command needs and every other one uses.
+func (e *Executor) start() (*launcher, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.launcher != nil {
+		return e.launcher, nil
+	}
+	if err := os.MkdirAll(e.dir, 0o700); err != nil {
+		return nil, fmt.Errorf("preparing the executor's directory: %w", err)
+	}
+	if err := unix.Mount("tmpfs", e.dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=700"); err != nil {
+		return nil, fmt.Errorf("mounting the executor's directory %s: %w", e.dir, err)
+	}
+	l, err := startLauncher()
+	if err != nil {
+		return nil, errors.Join(err, unix.Unmount(e.dir, unix.MNT_DETACH))
+	}
+	e.launcher = l
+	return l, nil
+}
+
+// file returns the path of a file with some content, to be mounted read-only: the same for everyone who asks for the same.
+func (e *Executor) file(content string) (string, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if path, ok := e.files[content]; ok {
+		return path, nil
+	}
+	f, err := os.CreateTemp(e.dir, "file-")
+	if err != nil {
+		return "", err
+	}
+	_, err = f.WriteString(content)
+	if err = errors.Join(err, f.Chmod(0o644), f.Close()); err != nil {
+		return "", err
+	}
+	e.files[content] = f.Name()
+	return f.Name(), nil
+}
+
+// run is one process on its way.
+type run struct {
+	*Executor
+	launcher *launcher
+	spec     executor.Spec
+	rootPath string
+	points   sandbox.MountPoints
+}
+
+// Run implements executor.Executor. A command that does not exist or cannot be executed is, as for a shell, an
+// *executor.ExitError of 127 or 126, wrapped in what was wrong with it.
+func (e *Executor) Run(ctx context.Context, spec executor.Spec) error {
+	if err := process.Check(spec); err != nil {
+		return err
+	}
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("running %q: %w", spec.Process.Args[0], context.Cause(ctx))
+	}
+	rootPath, err := filepath.EvalSymlinks(spec.Root)
+	if err == nil {
+		rootPath, err = filepath.Abs(rootPath)
+	}
+	if err != nil {
+		return fmt.Errorf("opening the root filesystem: %w", err)
+	}
+	root, err := os.OpenFile(rootPath, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("opening the root filesystem: %w", err)
+	}
+	defer root.Close()
+	l, err := e.start()
+	if err != nil {
+		return err
+	}
+	r := &run{Executor: e, launcher: l, spec: spec, rootPath: rootPath, points: sandbox.MountPoints{Root: root}}
+	err = r.do(ctx)
+	return errors.Join(err, r.points.Remove())
+}
+
+func (r *run) do(ctx context.Context) error {
+	s, err := sandbox.NewStreams(r.spec.Process)
+	if err != nil {
+		return fmt.Errorf("running %q: %w", r.spec.Process.Args[0], err)
+	}
+	pid, err := r.begin(s)
+	s.Started()
+	if err != nil {
+		_ = s.Finish()
+		return err
+	}
+	if r.spec.Started != nil {
+		r.spec.Started()
+	}
+	proc, err := os.FindProcess(pid)
+	if err != nil {
+		return fmt.Errorf("waiting for %q: %w", r.spec.Process.Args[0], err)
+	}
+	err = sandbox.Wait(ctx, r.spec, child{proc}, pid)
+	if serr := s.Finish(); err == nil && serr != nil {
+		err = fmt.Errorf("copying the output of %q: %w", r.spec.Process.Args[0], serr)
+	}
+	return err
+}
+
+// child is a process as a sandbox.Proc.
+type child struct{ *os.Process }
+
+func (c child) Kill() { _ = c.Signal(unix.SIGKILL) }
+
+// begin starts the command and returns its process.
+func (r *run) begin(s *sandbox.Streams) (int, error) {
+	p, err := r.program(s)
+	if err != nil {
+		return 0, err
+	}
+	from, to, err := os.Pipe()
+	if err != nil {
+		return 0, fmt.Errorf("running %q: %w", r.spec.Process.Args[0], err)
+	}
+	defer from.Close()
+	fd := int(to.Fd())
+	fds := [maxFDs]int{fd, fd, fd, fd}
+	if s.Terminal != nil {
+		fds[regStdin] = int(s.Terminal.Socket.Fd())
+	} else {
+		if s.Stdin != nil {
+			fds[regStdin] = int(s.Stdin.Fd())
+		}
+		fds[regStdout], fds[regStderr] = int(s.Stdout.Fd()), int(s.Stderr.Fd())
+	}
+	flags := uint64(unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS)
+	if r.place.Cgroup2 {
+		flags |= unix.CLONE_NEWCGROUP
+	}
+	if r.spec.Network == executor.NetworkNone {
+		flags |= unix.CLONE_NEWNET
+	}
+	pid, err := r.launcher.start(p, flags, fds)
+	to.Close()
+	if err != nil {
+		return 0, fmt.Errorf("running %q: %w", r.spec.Process.Args[0], err)
+	}
+	reports := make([]report, 1)
+	n, err := io.ReadFull(from, raw(reports))
+	if errors.Is(err, io.EOF) {
+		return pid, nil // closed by the execution
+	}
+	if proc, ferr := os.FindProcess(pid); ferr == nil {
+		_, _ = proc.Wait()
+	}
+	if err != nil {
+		return 0, fmt.Errorf("running %q: a report of %d bytes: %w", r.spec.Process.Args[0], n, err)
+	}
+	return 0, r.startError(p, reports[0])
+}
+
+// program puts together what the process does.
+func (r *run) program(s *sandbox.Streams) (*program, error) {
+	u, err := process.LookupUser(r.points.Root, r.spec.Process.User)
+	if err != nil {
+		return nil, err
+	}
+	if err := r.place.CheckUser(u); err != nil {
+		return nil, err
+	}
+	p := &program{}
+	p.call("making a session", unix.SYS_SETSID)
+	r.root(p)
+	if err := r.system(p); err != nil {
+		return nil, err
+	}
+	if err := r.mounts(p); err != nil {
+		return nil, err
+	}
+	r.enter(p)
+	if err := r.names(p); err != nil {
+		return nil, err
+	}
+	if err := r.limits(p); err != nil {
+		return nil, err
+	}
+	r.streams(p, s, u)
+	r.workingDirectory(p)
+	if err := r.identity(p, u); err != nil {
+		return nil, err
+	}
+	if err := r.command(p, u.Home); err != nil {
+		return nil, err
+	}
+	p.align()
+	return p, nil
+}
+
+// startError is the error of a process that could not execute its command.
+func (r *run) startError(p *program, rep report) error {
+	if int(rep.index) >= len(p.failures) {
+		return fmt.Errorf("running %q: the process ended in an unknown way", r.spec.Process.Args[0])
+	}
+	f, errno := p.failures[rep.index], syscall.Errno(rep.errno)
+	switch f.kind {
+	case failedSearch:
+		return fmt.Errorf("%sexecutable file not found in $PATH: %w", f.text, &executor.ExitError{Code: 127})
+	case failedLookup:
+		switch errno {
+		case unix.ENOENT, unix.ENOTDIR:
+			return fmt.Errorf("%s%w: %w", f.text, errno, &executor.ExitError{Code: 127})
+		case unix.EACCES, unix.EISDIR:
+			return fmt.Errorf("%s%w: %w", f.text, errno, &executor.ExitError{Code: 126})
+		}
+	case failedExec:
+		return fmt.Errorf("%s%w: %w", f.text, errno, &executor.ExitError{Code: 255})
+	case failedSetup:
+	}
+	return fmt.Errorf("running %q: %s: %w", r.spec.Process.Args[0], f.text, errno)
+}
+
+// The encoding of a program takes this for granted.
+var _ [unsafe.Sizeof(op{}) % 8]struct{} = [0]struct{}{}
