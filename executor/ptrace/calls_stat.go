@@ -1,0 +1,153 @@
+package ptrace
+
+import (
+	"golang.org/x/sys/unix"
+
+	"github.com/cairn-build/cairn/pkg/fakeroot"
+)
+
+func keyOf(at *place) fakeroot.Key { return fakeroot.KeyOf(&at.st) }
+
+func realMode(said uint32, dir bool) uint32 { return fakeroot.RealMode(said, dir) }
+
+func fstatat(c *call) answer {
+	at, err := c.findEmpty(0, c.args[3])
+	if err != nil {
+		return fail(err)
+	}
+	defer at.close()
+	c.owners.Stat(&at.st)
+	return errorOrZero(c.memory().write(c.args[2], bytesOf(&at.st)))
+}
+
+func fstat(c *call) answer {
+	var st unix.Stat_t
+	if err := unix.Stat(c.task.fdLink(c.int(0)), &st); err != nil || c.int(0) < 0 {
+		return fail(unix.EBADF)
+	}
+	c.owners.Stat(&st)
+	return errorOrZero(c.memory().write(c.args[1], bytesOf(&st)))
+}
+
+func statx(c *call) answer {
+	at, err := c.findEmpty(0, c.args[2])
+	if err != nil {
+		return fail(err)
+	}
+	defer at.close()
+	var sx unix.Statx_t
+	sync := int(c.args[2]) & (unix.AT_STATX_FORCE_SYNC | unix.AT_STATX_DONT_SYNC)
+	if err := unix.Statx(at.fd, "", unix.AT_EMPTY_PATH|sync, int(c.u32(3)), &sx); err != nil {
+		return fail(err)
+	}
+	st := at.st
+	c.owners.Stat(&st)
+	sx.Uid, sx.Gid, sx.Mode, sx.Nlink = st.Uid, st.Gid, uint16(st.Mode), uint32(st.Nlink)
+	sx.Size, sx.Blocks = uint64(st.Size), uint64(st.Blocks)
+	sx.Rdev_major, sx.Rdev_minor = unix.Major(uint64(st.Rdev)), unix.Minor(uint64(st.Rdev))
+	return errorOrZero(c.memory().write(c.args[4], bytesOf(&sx)))
+}
+
+func statfs(c *call) answer {
+	p, err := c.memory().path(c.args[0])
+	if err != nil {
+		return fail(err)
+	}
+	at, err := c.resolver().find(unix.AT_FDCWD, p, true)
+	if err != nil {
+		return fail(err)
+	}
+	defer at.close()
+	var s unix.Statfs_t
+	if err := unix.Fstatfs(at.fd, &s); err != nil {
+		return fail(err)
+	}
+	return errorOrZero(c.memory().write(c.args[1], bytesOf(&s)))
+}
+
+// faccessat checks with the real ids of the task, unless AT_EACCESS says otherwise.
+func faccessat(c *call) answer {
+	at, err := c.findEmpty(0, c.args[3])
+	if err != nil {
+		return fail(err)
+	}
+	defer at.close()
+	want := c.u32(2)
+	if want&^7 != 0 {
+		return fail(unix.EINVAL)
+	}
+	if want&unix.W_OK != 0 && at.mount.ReadOnly {
+		return fail(unix.EROFS)
+	}
+	if want == 0 || at.mount.Kind == procMount {
+		return value(0)
+	}
+	creds := c.task.creds()
+	if c.args[3]&unix.AT_EACCESS == 0 {
+		creds.uid.fs, creds.gid.fs = creds.uid.r, creds.gid.r
+	}
+	said := c.owners.Of(&at.st)
+	if creds.uid.fs != 0 {
+		return errorOrZero(creds.allows(said.UID, said.GID, said.Mode, want))
+	}
+	if want&unix.X_OK != 0 && !at.isDir() && said.Mode&0o111 == 0 {
+		return fail(unix.EACCES)
+	}
+	return value(0)
+}
+
+func readlinkat(c *call) answer {
+	p, err := c.memory().path(c.args[1])
+	if err != nil {
+		return fail(err)
+	}
+	var at place
+	if p == "" {
+		at, err = c.open(c.int(0))
+	} else {
+		at, err = c.resolver().find(c.int(0), p, false)
+	}
+	if err != nil {
+		return fail(err)
+	}
+	defer at.close()
+	if !at.isLink() {
+		return fail(unix.EINVAL)
+	}
+	var target string
+	if at.mount.Kind == procMount {
+		target, err = c.resolver().procLink(&at)
+	} else {
+		target, err = readlinkAt(at.fd)
+	}
+	if err != nil {
+		return fail(err)
+	}
+	if c.int(3) <= 0 {
+		return fail(unix.EINVAL)
+	}
+	b := []byte(target)[:min(len(target), int(c.int(3)))]
+	return answer{value: int64(len(b)), err: c.memory().write(c.args[2], b)}
+}
+
+func getcwd(c *call) answer {
+	dir, err := c.resolver().directory(unix.AT_FDCWD)
+	if err != nil {
+		return fail(unix.ENOENT)
+	}
+	if uint64(len(dir)+1) > c.args[1] {
+		return fail(unix.ERANGE)
+	}
+	return answer{value: int64(len(dir) + 1), err: c.memory().write(c.args[0], append([]byte(dir), 0))}
+}
+
+// uname gives the host its name; no namespace does it.
+func uname(c *call) answer {
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		return fail(err)
+	}
+	clear(u.Nodename[:])
+	copy(u.Nodename[:len(u.Nodename)-1], c.job.Hostname)
+	return errorOrZero(c.memory().write(c.args[0], bytesOf(&u)))
+}

@@ -1,0 +1,224 @@
+package ptrace
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+
+	"golang.org/x/sys/unix"
+)
+
+// changed is what becomes of a call at a ptrace stop. Strings and arrays are put below the stack of the task.
+type changed struct {
+	nr   int
+	args [6]uint64
+	// unchanged lets the call through as it is.
+	unchanged bool
+	// hold is a descriptor of the supervisor that the call uses by its name in /proc; -1 if none.
+	hold int
+	// program is what an execve makes of the task.
+	program *program
+}
+
+// rewrite changes a call of a task, or returns the error that the call is to return.
+type rewrite func(c *call, s *scratch) (changed, error)
+
+// scratch is memory of a task that nobody uses: below its stack.
+type scratch struct {
+	mem memory
+	sp  uint64
+	err error
+}
+
+func newScratch(mem memory, sp uint64) *scratch { return &scratch{mem: mem, sp: (sp - redZone) &^ 15} }
+
+func (s *scratch) push(b []byte) uint64 {
+	s.sp = (s.sp - uint64(len(b))) &^ 7
+	if err := s.mem.write(s.sp, b); err != nil && s.err == nil {
+		s.err = err
+	}
+	return s.sp
+}
+
+func (s *scratch) text(t string) uint64 { return s.push(append([]byte(t), 0)) }
+
+func (s *scratch) array(words []uint64) uint64 {
+	var b []byte
+	for _, w := range append(words, 0) {
+		b = binary.NativeEndian.AppendUint64(b, w)
+	}
+	return s.push(b)
+}
+
+func rewriteChdir(c *call, s *scratch) (changed, error) {
+	p, err := c.memory().path(c.args[0])
+	if err != nil {
+		return changed{}, err
+	}
+	at, err := c.resolver().find(unix.AT_FDCWD, p, true)
+	if err != nil {
+		return changed{}, err
+	}
+	defer at.close()
+	if !at.isDir() {
+		return changed{}, unix.ENOTDIR
+	}
+	if err := c.resolver().access(&at, unix.X_OK); err != nil {
+		return changed{}, err
+	}
+	host, err := hostPath(at.fd)
+	if err != nil {
+		return changed{}, err
+	}
+	args := c.args
+	args[0] = s.text(host)
+	return changed{nr: unix.SYS_CHDIR, args: args, hold: -1}, s.err
+}
+
+func rewriteExec(c *call, s *scratch) (changed, error) {
+	p, err := c.memory().path(c.args[0])
+	if err != nil {
+		return changed{}, err
+	}
+	at, err := c.resolver().find(unix.AT_FDCWD, p, true)
+	if err != nil {
+		return changed{}, err
+	}
+	return c.exec(s, execution{&at, p, c.args[1], c.args[2]})
+}
+
+func rewriteExecat(c *call, s *scratch) (changed, error) {
+	p, err := c.memory().path(c.args[1])
+	if err != nil {
+		return changed{}, err
+	}
+	at, err := c.findEmpty(0, c.args[4])
+	if err != nil {
+		return changed{}, err
+	}
+	if at.isLink() {
+		at.close()
+		return changed{}, unix.ELOOP
+	}
+	// As the kernel calls what it executes by descriptor.
+	switch {
+	case p == "":
+		p = fmt.Sprintf("/dev/fd/%d", c.int(0))
+	case p[0] != '/' && c.int(0) != unix.AT_FDCWD:
+		p = fmt.Sprintf("/dev/fd/%d/%s", c.int(0), p)
+	}
+	return c.exec(s, execution{&at, p, c.args[2], c.args[3]})
+}
+
+// execution is an execve of a file, called name, with the addresses of its arguments and environment.
+type execution struct {
+	at         *place
+	name       string
+	argv, envp uint64
+}
+
+// maxArg is the most that one argument may have (MAX_ARG_STRLEN).
+const maxArg = 32 * pageSize
+
+func (c *call) exec(s *scratch, x execution) (changed, error) {
+	defer x.at.close()
+	mem := c.memory()
+	var pointers []uint64
+	if x.argv != 0 {
+		var err error
+		if pointers, err = mem.pointers(x.argv); err != nil {
+			return changed{}, err
+		}
+	}
+	// The arguments themselves stay where they are; only their number counts here.
+	argv := make([]string, len(pointers))
+	p, err := c.resolver().program(x.at, x.name, argv)
+	if err != nil {
+		return changed{}, err
+	}
+	out := changed{nr: unix.SYS_EXECVE, args: [6]uint64{s.text(p.host), x.argv, x.envp}, hold: -1, program: p}
+	if added := len(p.argv) - max(len(pointers), 1); added > 0 {
+		// p.argv begins with what was added before the script's name, which takes the place of argv[0].
+		words := make([]uint64, 0, len(p.argv)+1)
+		for _, a := range p.argv[:added+1] {
+			words = append(words, s.text(a))
+		}
+		out.args[1] = s.array(append(words, pointers[min(1, len(pointers)):]...))
+	}
+	return out, s.err
+}
+
+// rewriteSocket has bind and connect find the socket files of the root filesystem: a name in /proc leads there that is short enough for an
+// address of 108 bytes, however long the real one is.
+func rewriteSocket(c *call, s *scratch) (changed, error) {
+	size := c.args[2]
+	if size < 3 || size > 128 {
+		return changed{unchanged: true}, nil
+	}
+	addr := make([]byte, size)
+	if err := c.memory().readFull(c.args[1], addr); err != nil {
+		return changed{}, err
+	}
+	if binary.NativeEndian.Uint16(addr) != unix.AF_UNIX || addr[2] == 0 {
+		return changed{unchanged: true}, nil
+	}
+	name := addr[2:]
+	if i := slices.Index(name, 0); i >= 0 {
+		name = name[:i]
+	}
+	nr := c.nr
+	hold, base, err := c.socketPlace(nr == unix.SYS_BIND, string(name))
+	if err != nil {
+		return changed{}, err
+	}
+	short := fmt.Sprintf("/proc/%d/fd/%d", c.pid, hold)
+	if base != "" {
+		short += "/" + base
+	}
+	sun := binary.NativeEndian.AppendUint16(nil, unix.AF_UNIX)
+	sun = append(append(sun, short...), 0)
+	if len(sun) > unix.SizeofSockaddrUnix {
+		unix.Close(hold)
+		return changed{}, unix.ENAMETOOLONG
+	}
+	args := c.args
+	args[1], args[2] = s.push(sun), uint64(len(sun))
+	return changed{nr: nr, args: args, hold: hold}, s.err
+}
+
+// socketPlace looks up the directory to bind a socket in and its name there, or the socket to connect to.
+func (c *call) socketPlace(bind bool, name string) (int, string, error) {
+	if !bind {
+		at, err := c.resolver().find(unix.AT_FDCWD, name, true)
+		if err != nil {
+			return -1, "", err
+		}
+		if err := c.resolver().access(&at, unix.W_OK); err != nil {
+			at.close()
+			return -1, "", err
+		}
+		return at.fd, "", nil
+	}
+	dir, base, err := c.newName(unix.AT_FDCWD, name)
+	if errors.Is(err, unix.EEXIST) {
+		err = unix.EADDRINUSE
+	}
+	return dir.fd, base, err
+}
+
+// rewriteInotify watches a file of the root filesystem.
+func rewriteInotify(c *call, s *scratch) (changed, error) {
+	p, err := c.memory().path(c.args[1])
+	if err != nil {
+		return changed{}, err
+	}
+	at, err := c.resolver().find(unix.AT_FDCWD, p, c.args[2]&unix.IN_DONT_FOLLOW == 0)
+	if err != nil {
+		return changed{}, err
+	}
+	args := c.args
+	args[1] = s.text(fmt.Sprintf("/proc/%d/fd/%d", c.pid, at.fd))
+	args[2] &^= unix.IN_DONT_FOLLOW
+	return changed{nr: unix.SYS_INOTIFY_ADD_WATCH, args: args, hold: at.fd}, s.err
+}

@@ -1,0 +1,109 @@
+package ptrace
+
+import (
+	"crypto/rand"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/cairn-build/cairn/pkg/fakeroot"
+)
+
+// unshare puts a copy in the place of a file that other root filesystems share, before its content, times or mode change. As with an overlay,
+// whoever has the file open goes on with the old one.
+func (s *supervisor) unshare(at *place) error {
+	if !s.owners.Shared(keyOf(at)) {
+		return nil
+	}
+	s.unsharing.Lock()
+	defer s.unsharing.Unlock()
+	if !s.owners.Shared(keyOf(at)) || at.path == "" {
+		return nil
+	}
+	dirPath, base := split(at.path)
+	dir, err := (&resolver{supervisor: s}).open(s.mounts[0], relative(dirPath), dirPath)
+	if err != nil {
+		return err
+	}
+	defer dir.close()
+	now, err := (&resolver{supervisor: s}).open(s.mounts[0], relative(at.path), at.path)
+	if err != nil {
+		return err
+	}
+	if keyOf(&now) != keyOf(at) {
+		now.close()
+		return unix.ESTALE
+	}
+	now.close()
+	temp := ".cairn-" + rand.Text()
+	fresh, err := copyBeside(at, dir.fd, temp)
+	if err != nil {
+		return err
+	}
+	if err := unix.Renameat(dir.fd, temp, dir.fd, base); err != nil {
+		unix.Close(fresh)
+		_ = unix.Unlinkat(dir.fd, temp, 0)
+		return err
+	}
+	// What a directory holds has not changed.
+	_ = unix.UtimesNanoAt(unix.AT_FDCWD, dir.file(), []unix.Timespec{dir.st.Atim, dir.st.Mtim}, 0)
+	old := keyOf(at)
+	unix.Close(at.fd)
+	at.fd = fresh
+	if err := unix.Fstat(at.fd, &at.st); err != nil {
+		return err
+	}
+	s.owners.Move(old, keyOf(at))
+	return nil
+}
+
+// relative is a path below the root as openat takes it.
+func relative(path string) string {
+	if path == "/" {
+		return "."
+	}
+	return path[1:]
+}
+
+// copyBeside copies a file to a new name in a directory and returns the copy, O_PATH.
+func copyBeside(at *place, dir int, name string) (int, error) {
+	if at.st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return -1, unix.EXDEV
+	}
+	in, err := os.Open(at.file())
+	if err != nil {
+		return -1, unix.EACCES
+	}
+	defer in.Close()
+	fd, err := unix.Openat(dir, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return -1, err
+	}
+	out := os.NewFile(uintptr(fd), name)
+	defer out.Close()
+	err = copyContent(out, in, &at.st)
+	if err == nil {
+		fd, err = unix.Openat(dir, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	}
+	if err != nil {
+		_ = unix.Unlinkat(dir, name, 0)
+		return -1, unix.ENOSPC
+	}
+	return fd, nil
+}
+
+// copyContent makes out, which is empty, like in: content with its holes, mode and times. st is of in.
+func copyContent(out, in *os.File, st *unix.Stat_t) error {
+	if err := fakeroot.CopyFile(out, in, st.Size); err != nil {
+		return err
+	}
+	if err := unix.Fchmod(int(out.Fd()), st.Mode&0o777); err != nil {
+		return err
+	}
+	times := []unix.Timespec{st.Atim, st.Mtim}
+	if err := unix.UtimesNanoAt(unix.AT_FDCWD, selfFD(int(out.Fd())), times, 0); err != nil {
+		return fmt.Errorf("setting the times of a copy: %w", err)
+	}
+	return nil
+}
