@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"path/filepath"
 
+	"github.com/cairn-build/cairn/executor"
+	"github.com/cairn-build/cairn/executor/namespace"
 	"github.com/cairn-build/cairn/executor/runc"
 	"github.com/cairn-build/cairn/snapshot"
 	"github.com/cairn-build/cairn/snapshot/overlay"
@@ -32,18 +34,36 @@ func (r *Rung) openNamespaces(o Options) error {
 	if err := try(r.Snapshotter); err != nil {
 		return err
 	}
-	dir, err := o.Store.TempDir("runc-")
+	dir, err := o.Store.TempDir("exec-")
 	if err != nil {
 		return err
 	}
 	r.closers = append(r.closers, func() error { return o.Store.RemoveTemp(dir) })
-	exec, err := runc.New(runc.Options{Dir: filepath.Join(dir, "state")})
+	exec, err := newSandboxes(filepath.Join(dir, "state"))
 	if err != nil {
 		return err
 	}
 	r.closers = append(r.closers, exec.Close)
 	r.Executor = exec
 	return nil
+}
+
+// sandboxes is an executor that has to be closed.
+type sandboxes interface {
+	executor.Executor
+	Close() error
+}
+
+// newSandboxes returns the cheapest executor that works here.
+func newSandboxes(dir string) (sandboxes, error) {
+	if e, err := namespace.New(namespace.Options{Dir: dir}); err == nil {
+		return e, nil
+	}
+	e, err := runc.New(runc.Options{Dir: dir})
+	if err != nil {
+		return nil, err
+	}
+	return e, nil
 }
 
 // Supported says why this program, as it was built, cannot carry RUN out.
