@@ -472,3 +472,46 @@ func TestSourceFromArchive(t *testing.T) {
 		t.Errorf("the temporary directory is left: %v", err)
 	}
 }
+
+// TestImageCacheFrom: an image that somebody else has built answers for its steps one after the other, also without their images.
+func TestImageCacheFrom(t *testing.T) {
+	harness.Again(t, func(t *testing.T, p harness.Place) {
+		b := start(t, p)
+		from := base(t, b, p)
+		one, ranOne := step(t, b, from.ImageID(), "echo one > /one")
+		two, ranTwo := step(t, b, one.String(), "echo two > /two")
+		got, _, err := b.GetImageAndReleasableLayer(t.Context(), two.String(), builder.GetImageAndLayerOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		// The same image by another author has no parents here.
+		foreign := *got.(*image.Image)
+		foreign.Author = "somebody else"
+		config, err := foreign.MarshalJSON()
+		if err != nil {
+			t.Fatal(err)
+		}
+		source, err := b.CreateImage(t.Context(), config, "", "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := b.MakeImageCache(t.Context(), []string{"localhost/unknown:1", source.ImageID()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		first, err := c.GetCache(from.ImageID(), ranOne, platforms.DefaultSpec())
+		if err != nil || first == "" || first == one.String() {
+			t.Fatalf("the first step is %q, %v; want an image with the source's author", first, err)
+		}
+		if out := output(t, b, first, "cat /one; test ! -e /two"); out != "one\n" {
+			t.Errorf("the first step says %q", out)
+		}
+		second, err := c.GetCache(first, ranTwo, platforms.DefaultSpec())
+		if err != nil || second != source.ImageID() {
+			t.Errorf("the second step is %q, %v; want the source itself", second, err)
+		}
+		if miss, err := c.GetCache(first, ranOne, platforms.DefaultSpec()); err != nil || miss != "" {
+			t.Errorf("another command is %q, %v", miss, err)
+		}
+	})
+}
