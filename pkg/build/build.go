@@ -20,6 +20,9 @@ func Build(ctx context.Context, o Options) (_ Result, err error) {
 	if err := export.Check(o.Result.Outputs, o.Result.Tags, max(1, len(o.Args.Platforms)), o.Result.Stdout); err != nil {
 		return Result{}, err
 	}
+	if o, err = o.withBuilderArgs(); err != nil {
+		return Result{}, err
+	}
 	ctx = progress.With(ctx, o.Parts.Progress)
 	in, err := openInputs(ctx, o)
 	if err != nil {

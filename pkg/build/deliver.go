@@ -15,6 +15,7 @@ func exportPhase(ctx context.Context, plans []*plan.Plan, results []*solve.Resul
 	o := r.options
 	req := export.Request{
 		Images: specs(plans, results), Names: o.Result.Tags, Annotations: o.Result.Annotations, Epoch: epoch(plans[0]), Fields: r.fields(),
+		Index: o.Result.Index,
 	}
 	deps := export.Deps{
 		Store: o.Parts.Store, Registry: o.Parts.Registry, Blob: r.images.Blob, Stdout: o.Result.Stdout,

@@ -58,6 +58,8 @@ type ResultOptions struct {
 	// Outputs are where it goes; with none it is kept in the local store under its tags.
 	Outputs     []export.Output
 	Annotations image.Annotations
+	// Index makes an index also where there is one platform only (BUILDKIT_MULTI_PLATFORM in the build arguments does the same).
+	Index bool
 	// Stdout is what an output's dest=- means.
 	Stdout io.Writer
 }

@@ -49,7 +49,7 @@ func planPhase(ctx context.Context, file *dockerfile.File, in *inputs, o Options
 func planOptions(p ocispec.Platform, in *inputs, o Options) plan.Options {
 	return plan.Options{
 		Target: o.Args.Target, Platform: platforms.Normalize(p), BuildPlatform: platforms.Normalize(platforms.DefaultSpec()),
-		ImplicitPlatform: len(o.Args.Platforms) == 0, MultiPlatform: len(o.Args.Platforms) > 1,
+		ImplicitPlatform: len(o.Args.Platforms) == 0, MultiPlatform: o.Result.Index || len(o.Args.Platforms) > 1,
 		BuildArgs: o.Args.BuildArgs, Labels: o.Args.Labels, Contexts: in.named,
 		Network: o.Args.Network, AllowHostNetwork: o.Args.AllowHostNetwork, AllowInsecure: o.Args.AllowInsecure,
 		Images: o.Parts.Images, IgnorePatterns: in.main.IgnorePatterns(), EpochOf: in.epochOf, CheckRemote: source.CheckRemote,

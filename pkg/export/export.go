@@ -57,6 +57,8 @@ type Request struct {
 	Epoch *time.Time
 	// Fields are further fields of the configs; see image.Options.
 	Fields func(layers []layer.Layer) (map[string]json.RawMessage, error)
+	// Index makes an index also of a single image.
+	Index bool
 }
 
 // Check refuses outputs that cannot work for a build of n platforms under names, before anything is built.

@@ -34,7 +34,7 @@ func (e *exporter) assemble(ctx context.Context) (image.Set, error) {
 		return image.Set{}, err
 	}
 	set, err := image.Assemble(specs, image.Options{
-		Epoch: e.Epoch, DockerMediaTypes: !e.flag(attrOCITypes, true), Annotations: as, Fields: e.Fields,
+		Epoch: e.Epoch, DockerMediaTypes: !e.flag(attrOCITypes, true), Annotations: as, Fields: e.Fields, Index: e.Index,
 	})
 	if err != nil {
 		return image.Set{}, err

@@ -129,12 +129,12 @@ func (as Annotations) at(level Level, p *ocispec.Platform) map[string]string {
 }
 
 // check refuses annotations that would be written nowhere.
-func (as Annotations) check(specs []Spec, docker bool) error {
+func (as Annotations) check(specs []Spec, o Options) error {
 	for _, a := range as {
-		if docker && a.Level != LevelManifest {
+		if o.DockerMediaTypes && a.Level != LevelManifest {
 			return errors.New("annotations of an index or a descriptor need OCI media types: they conflict with oci-mediatypes=false")
 		}
-		if len(specs) == 1 && (a.Level == LevelIndex || a.Level == LevelIndexDescriptor) {
+		if len(specs) == 1 && !o.Index && (a.Level == LevelIndex || a.Level == LevelIndexDescriptor) {
 			return fmt.Errorf("annotation %s: an image for a single platform has no index", a.Key)
 		}
 		if a.Platform == nil {

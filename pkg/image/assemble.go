@@ -29,7 +29,7 @@ func Assemble(images []Spec, o Options) (Set, error) {
 	if len(images) == 0 {
 		return Set{}, errors.New("assembling an image: no platform given")
 	}
-	if err := o.Annotations.check(images, o.DockerMediaTypes); err != nil {
+	if err := o.Annotations.check(images, o); err != nil {
 		return Set{}, err
 	}
 	var set Set
@@ -40,7 +40,7 @@ func Assemble(images []Spec, o Options) (Set, error) {
 		}
 		set.Images = append(set.Images, b)
 	}
-	if len(images) == 1 {
+	if len(images) == 1 && !o.Index {
 		set.Descriptor = set.Images[0].Descriptor
 		return set, nil
 	}

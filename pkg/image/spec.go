@@ -60,6 +60,8 @@ type Options struct {
 	Annotations      Annotations
 	// Fields returns further fields of the config of an image with these layers, bottom first, as the inline cache is one. Nil is none.
 	Fields func(layers []layer.Layer) (map[string]json.RawMessage, error)
+	// Index makes an index also of a single image.
+	Index bool
 }
 
 // Built is an assembled image for one platform.

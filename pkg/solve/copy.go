@@ -28,13 +28,13 @@ func (st *stage) copy(ctx context.Context, c *plan.Copy) (work, error) {
 	if req.Independent() {
 		root = "independent"
 	}
-	key := cache.NewKey("copy",
+	key := cache.NewKey("copy", append(st.epochInput(),
 		cache.Input{Name: "root", Value: root},
 		cache.Input{Name: "dest", Value: c.Dest},
 		cache.Input{Name: "parents", Value: strconv.FormatBool(c.Parents)},
 		cache.Input{Name: "unpack", Value: fmt.Sprint(unpacks(req.Sources))},
 		cache.Input{Name: "content", Value: content.String()},
-	).WithFiles(func() (files []cache.File) {
+	)...).WithFiles(func() (files []cache.File) {
 		for _, f := range inventory() {
 			files = append(files, cache.File(f))
 		}
@@ -48,6 +48,14 @@ func (st *stage) copy(ctx context.Context, c *plan.Copy) (work, error) {
 		defer func() { err = errors.Join(err, res.Close()) }()
 		return st.write(ctx, res.Items, st.Compression)
 	}}, nil
+}
+
+// epochInput is the time that files are given in this build (SOURCE_DATE_EPOCH); the time of day is in no key.
+func (s *solver) epochInput() []cache.Input {
+	if s.Epoch == nil {
+		return nil
+	}
+	return []cache.Input{{Name: "epoch", Value: strconv.FormatInt(s.Epoch.Unix(), 10)}}
 }
 
 // copyRequest brings the files of a COPY or ADD together.
@@ -86,11 +94,11 @@ func unpacks(sources []copy.Source) (out []bool) {
 
 // workdir prepares a WORKDIR, which makes the directory where it is missing.
 func (st *stage) workdir(w *plan.Workdir) (work, error) {
-	key := cache.NewKey("workdir",
+	key := cache.NewKey("workdir", append(st.epochInput(),
 		cache.Input{Name: "root", Value: st.chainID().String()},
 		cache.Input{Name: "path", Value: w.Path},
 		cache.Input{Name: "user", Value: w.User},
-	)
+	)...)
 	return work{key: key, do: func(ctx context.Context, _ *progress.Vertex) (layer.Layer, error) {
 		t, err := st.tree(ctx, st.chain)
 		if err != nil {

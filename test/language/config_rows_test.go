@@ -94,6 +94,11 @@ func argRows() []row {
 		{name: "SOURCE_DATE_EPOCH", file: "FROM {base}\nARG SOURCE_DATE_EPOCH\nRUN echo $SOURCE_DATE_EPOCH > /o\nCOPY <<E /f\nE\n", args: []string{"--build-arg", "SOURCE_DATE_EPOCH=1000000000"},
 			want: []check{has("/o", "1000000000\n"), changed("/f", 1000000000), createdAt(1000000000)}},
 		{name: "SOURCE_DATE_EPOCH of the environment", file: "FROM scratch\nCOPY <<E /f\nE\n", env: []string{"SOURCE_DATE_EPOCH=1000000000"}, want: []check{changed("/f", 1000000000), createdAt(1000000000)}},
+		{name: "SOURCE_DATE_EPOCH after a build without it", file: "FROM scratch\nWORKDIR /after\nCOPY <<E /after/f\nafter\nE\n", after: func(t *testing.T, p *place, _ []*image) {
+			im := p.rebuild(row{file: "x", env: []string{"SOURCE_DATE_EPOCH=1000000000"}})[0]
+			changed("/after", 1000000000)(t, im)
+			changed("/after/f", 1000000000)(t, im)
+		}},
 		{name: "SOURCE_DATE_EPOCH with rewrite-timestamp", file: "FROM {base}\nRUN touch -d @4102444800 /new; touch -d @631152000 /old\n",
 			args: []string{"--build-arg", "SOURCE_DATE_EPOCH=1000000000", "--output", "type=oci,dest={dir}/rewritten.tar,rewrite-timestamp=true"},
 			after: func(t *testing.T, p *place, _ []*image) {
@@ -115,8 +120,19 @@ func argRows() []row {
 				has("/o", "f\n")(t, p.rebuild(row{file: "x", args: args("one")})[0])
 				has("/o", "")(t, p.rebuild(row{file: "x", args: args("two")})[0])
 			}},
-		{name: "BUILDKIT_MULTI_PLATFORM", file: "FROM scratch\nLABEL a=b\n", args: []string{"--build-arg", "BUILDKIT_MULTI_PLATFORM=1"}, want: []check{label("a", "b")}},
-		{name: "BUILDKIT_INLINE_CACHE", file: "FROM scratch\nLABEL a=b\n", args: []string{"--build-arg", "BUILDKIT_INLINE_CACHE=0"}, want: []check{label("a", "b")}},
+		{name: "BUILDKIT_MULTI_PLATFORM", file: "FROM scratch\nLABEL a=b\n", args: []string{"--build-arg", "BUILDKIT_MULTI_PLATFORM=1"}, after: func(t *testing.T, p *place, ims []*image) {
+			label("a", "b")(t, ims[0])
+			if !ims[0].inIndex {
+				t.Error("there is no index")
+			}
+		}},
+		{name: "BUILDKIT_MULTI_PLATFORM that conflicts", file: "FROM scratch\n", args: []string{"--build-arg", "BUILDKIT_MULTI_PLATFORM=0", "--platform", "linux/amd64,linux/arm64"}, fails: []string{"BUILDKIT_MULTI_PLATFORM"}},
+		{name: "BUILDKIT_INLINE_CACHE", file: "FROM scratch\nCOPY <<E /f\nE\n", args: []string{"--build-arg", "BUILDKIT_INLINE_CACHE=1"}, after: func(t *testing.T, p *place, ims []*image) {
+			if ims[0].fields["cairn.cache.v1"] == nil {
+				t.Error("there is no cache in the config")
+			}
+		}},
+		{name: "BUILDKIT_INLINE_CACHE that is neither true nor false", file: "FROM scratch\n", args: []string{"--build-arg", "BUILDKIT_INLINE_CACHE=maybe"}, fails: []string{"BUILDKIT_INLINE_CACHE", "maybe"}},
 		{name: "BUILDKIT_SBOM_SCAN_STAGE", file: "FROM {base}\nARG BUILDKIT_SBOM_SCAN_STAGE=true\nRUN echo \"[$BUILDKIT_SBOM_SCAN_STAGE]\" > /o\n", want: []check{has("/o", "[]\n")}},
 		{name: "that nobody declares", file: "FROM scratch\nLABEL a=b\n", args: []string{"--build-arg", "nobody=1"}, shows: []string{"nobody"}},
 		{name: "blank name", file: "FROM scratch\nARG =1\n", fails: []string{"ARG"}},

@@ -27,6 +27,9 @@ type image struct {
 	files    map[string]entry
 	layers   [][]entry
 	manifest ocispec.Manifest
+	// fields are all of the config's, inIndex whether the image is in an index beside that of the archive.
+	fields  map[string]json.RawMessage
+	inIndex bool
 }
 
 // entry is a file of an image.
@@ -71,12 +74,16 @@ func readIndex(t *testing.T, blobs map[string][]byte, index ocispec.Index) (out 
 		if d.MediaType == ocispec.MediaTypeImageIndex {
 			var inner ocispec.Index
 			decode(t, body, &inner)
-			out = append(out, readIndex(t, blobs, inner)...)
+			for _, im := range readIndex(t, blobs, inner) {
+				im.inIndex = true
+				out = append(out, im)
+			}
 			continue
 		}
 		im := &image{files: map[string]entry{}}
 		decode(t, body, &im.manifest)
 		decode(t, blobs["blobs/sha256/"+im.manifest.Config.Digest.Encoded()], &im.config)
+		decode(t, blobs["blobs/sha256/"+im.manifest.Config.Digest.Encoded()], &im.fields)
 		if im.platform = im.config.Platform; d.Platform != nil {
 			im.platform = *d.Platform
 		}
