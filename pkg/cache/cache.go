@@ -124,7 +124,7 @@ func (c *Cache) Put(ctx context.Context, k Key, r Record) error {
 	if err != nil {
 		return fmt.Errorf("recording step %s: %w", k.digest, err)
 	}
-	if err := c.store.PutRecord(stepsBucket, k.digest.String(), data); err != nil {
+	if err := c.store.PutCacheRecord(stepsBucket, k.digest.String(), data); err != nil {
 		return fmt.Errorf("recording step %s: %w", k.digest, err)
 	}
 	return c.remember(k)

@@ -137,7 +137,7 @@ func (f *Files) Save() error {
 			delete(f.entries, path)
 		}
 	}
-	if err := f.cache.store.PutRecord(filesBucket, f.root, encodeFiles(f.entries)); err != nil {
+	if err := f.cache.store.PutCacheRecord(filesBucket, f.root, encodeFiles(f.entries)); err != nil {
 		return fmt.Errorf("keeping the digests of %s: %w", f.root, err)
 	}
 	f.dirty = false

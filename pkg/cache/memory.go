@@ -122,7 +122,7 @@ func (c *Cache) remember(k Key) error {
 	}
 	data, err := json.Marshal(memoryOf(k))
 	if err == nil {
-		err = c.store.PutRecord(positionsBucket, c.position(k.place), data)
+		err = c.store.PutCacheRecord(positionsBucket, c.position(k.place), data)
 	}
 	if err != nil {
 		return fmt.Errorf("recording the inputs of step %q: %w", k.place.Name, err)

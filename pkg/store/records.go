@@ -26,6 +26,16 @@ func (s *Store) recordPath(bucket, key string) (string, error) {
 // PutRecord keeps a small document in a bucket under a key of any bytes. It replaces an older one atomically. What a
 // document names by digest ("sha256:…") is kept by Prune as long as the document is.
 func (s *Store) PutRecord(bucket, key string, data []byte) error {
+	return s.putRecord(bucket, key, data, durable)
+}
+
+// PutCacheRecord is PutRecord for what can be found out again: after a power cut the document may be missing, never wrong. It costs no
+// sync, which a step of a build would feel.
+func (s *Store) PutCacheRecord(bucket, key string, data []byte) error {
+	return s.putRecord(bucket, key, data, rebuildable)
+}
+
+func (s *Store) putRecord(bucket, key string, data []byte, keep durability) error {
 	path, err := s.recordPath(bucket, key)
 	if err != nil {
 		return err
@@ -33,7 +43,7 @@ func (s *Store) PutRecord(bucket, key string, data []byte) error {
 	if err := makeDurableDir(s.path(recordsDir, bucket)); err != nil {
 		return fmt.Errorf("writing record in %s: %w", bucket, err)
 	}
-	return s.putSealed(path, data, durable)
+	return s.putSealed(path, data, keep)
 }
 
 // Record returns a document; fs.ErrNotExist if there is none, or (then also ErrCorrupt) if it is damaged.

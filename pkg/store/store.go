@@ -17,8 +17,8 @@
 // A session is one directory in tmp on which its Store holds a flock. The kernel gives the lock back when the process dies, however it
 // dies; so a session that can be locked belongs to nobody and is removed by the next process that opens the store.
 //
-// Blobs, refs and records survive a power cut once the call that wrote them has returned. Indexes of layers and snapshot directories do
-// not: they can be made again. An index lost half is found by its checksum. Snapshots stand below a stamp made of the boot id and the id
+// Blobs, refs and records survive a power cut once the call that wrote them has returned. Indexes of layers, snapshot directories and records
+// of caches do not: they can be made again. An index or record lost half is found by its checksum. Snapshots stand below a stamp made of the boot id and the id
 // mappings of the user namespace, so that those of another boot, or with owners meant for another mapping, are never seen.
 package store
 
