@@ -199,6 +199,11 @@ func (w *world) file(name, data string) {
 
 func (w *world) solve(text string, change ...func(*Options)) (*Result, error) {
 	w.t.Helper()
+	return w.solveTo(&events{}, text, change...)
+}
+
+func (w *world) solveTo(sink progress.Sink, text string, change ...func(*Options)) (*Result, error) {
+	w.t.Helper()
 	file, err := dockerfile.Parse("Dockerfile", []byte(text), dockerfile.Options{})
 	if err != nil {
 		w.t.Fatal(err)
@@ -215,14 +220,20 @@ func (w *world) solve(text string, change ...func(*Options)) (*Result, error) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	return Solve(w.t.Context(), p, o)
+	return Solve(progress.With(w.t.Context(), sink), p, o)
 }
 
 func (w *world) mustSolve(text string, change ...func(*Options)) *Result {
 	w.t.Helper()
-	r, err := w.solve(text, change...)
+	return w.mustSolveTo(&events{}, text, change...)
+}
+
+func (w *world) mustSolveTo(sink progress.Sink, text string, change ...func(*Options)) *Result {
+	w.t.Helper()
+	r, err := w.solveTo(sink, text, change...)
 	if err != nil {
-		w.t.Fatal(err)
+		w.t.Error(err)
+		return &Result{}
 	}
 	return r
 }
@@ -361,6 +372,30 @@ func TestStagesOverlap(t *testing.T) {
 	w.mustSolve("FROM scratch AS a\nRUN one\nFROM scratch AS b\nRUN two\nFROM scratch\nCOPY --from=a / /a/\nCOPY --from=b / /b/\n")
 }
 
+// TestSameStepIsDoneOnce has two builds come to one step at the same time: the second must wait for the first and take its result.
+func TestSameStepIsDoneOnce(t *testing.T) {
+	w := newWorld(t)
+	inside, release := make(chan struct{}), make(chan struct{})
+	w.run = func(_ context.Context, spec executor.Spec) error {
+		close(inside) // panics if the command runs twice
+		<-release
+		return os.WriteFile(filepath.Join(spec.Root, "out"), []byte("x"), 0o644)
+	}
+	const text = "FROM scratch\nRUN cmd\n"
+	results := make(chan *Result, 2)
+	var both sync.WaitGroup
+	both.Go(func() { results <- w.mustSolve(text) })
+	<-inside
+	saw := make(chan struct{})
+	both.Go(func() { results <- w.mustSolveTo(&events{saw: saw}, text) })
+	<-saw
+	close(release)
+	both.Wait()
+	if a, b := <-results, <-results; a == nil || b == nil || chainID(a.Layers()) != chainID(b.Layers()) {
+		t.Errorf("two results: %+v and %+v", a, b)
+	}
+}
+
 func TestJobsBoundsWhatRunsAtOnce(t *testing.T) {
 	w := newWorld(t)
 	var mu sync.Mutex
@@ -397,19 +432,7 @@ func TestEventsOfCachedAndFailedSteps(t *testing.T) {
 	text := "FROM scratch\nCOPY a /a\n"
 	w.mustSolve(text)
 	var sink events
-	file, err := dockerfile.Parse("Dockerfile", []byte(text), dockerfile.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	linux := ocispec.Platform{OS: "linux", Architecture: "amd64"}
-	p, err := plan.New(t.Context(), file, plan.Options{Platform: linux, BuildPlatform: linux})
-	if err != nil {
-		t.Fatal(err)
-	}
-	o := Options{Store: w.store, Cache: w.steps, Contexts: w, Snapshotter: w.snaps, Executor: w, Images: source.NewImages(source.ImagesOptions{Store: w.store})}
-	if _, err := Solve(progress.With(t.Context(), &sink), p, o); err != nil {
-		t.Fatal(err)
-	}
+	w.mustSolveTo(&sink, text)
 	started, cached := 0, 0
 	for _, e := range sink.all {
 		if e.Kind == progress.Started {
@@ -424,15 +447,21 @@ func TestEventsOfCachedAndFailedSteps(t *testing.T) {
 	}
 }
 
+// events keeps what was reported. saw is closed by the first output.
 type events struct {
 	mu  sync.Mutex
 	all []progress.Event
+	saw chan struct{}
 }
 
 func (e *events) Event(ev progress.Event) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.all = append(e.all, ev)
+	if ev.Kind == progress.Output && e.saw != nil {
+		close(e.saw)
+		e.saw = nil
+	}
 }
 
 var epochs = []time.Time{time.Unix(1, 0), time.Unix(2, 0)}

@@ -77,20 +77,47 @@ func (st *stage) step(ctx context.Context, i int, step *plan.Step) error {
 		return err
 	}
 	if !step.IgnoreCache {
-		rec, hit, err := st.Cache.Get(ctx, work.key)
-		if err != nil {
-			v.Done(err)
+		done, unlock, err := st.answered(ctx, work.key, v)
+		if done || err != nil {
 			return at(step, err)
 		}
-		if hit {
-			st.push(rec.Layer, rec.Created)
-			v.Cached()
-			return nil
-		}
+		defer unlock()
 	}
 	err = at(step, st.carryOut(ctx, work, v))
 	v.Done(err)
 	return err
+}
+
+// answered looks the step up. Where it has to be done, nobody else who shares the store does it until unlock is called: of two builds that come to
+// the same step one does it, and the other takes what came of it.
+func (st *stage) answered(ctx context.Context, k cache.Key, v *progress.Vertex) (done bool, unlock func(), err error) {
+	rec, hit, err := st.Cache.Get(ctx, k)
+	if err == nil && !hit {
+		name := "step/" + k.Digest().String()
+		var free bool
+		if unlock, free, err = st.Store.TryLock(name); err == nil && !free {
+			fmt.Fprintln(v.Stderr(), "waiting for another build that does the same")
+			if unlock, err = st.Store.Lock(ctx, name); err == nil {
+				rec, hit, err = st.Cache.Get(ctx, k)
+			}
+		}
+	}
+	switch {
+	case err != nil:
+		if unlock != nil {
+			unlock()
+		}
+		v.Done(err)
+		return false, nil, err
+	case hit:
+		if unlock != nil {
+			unlock()
+		}
+		st.push(rec.Layer, rec.Created)
+		v.Cached()
+		return true, nil, nil
+	}
+	return false, unlock, nil
 }
 
 // placed is a key with the place of its step, and what explains the root filesystem that the first step of a stage stands on.
