@@ -51,8 +51,8 @@ func (f filterSet) until() time.Time {
 	return t
 }
 
-// parseTime reads a time as Docker's filters take it: a duration before now ("24h"), a date or time of RFC 3339, with or without zone, or seconds
-// since 1970.
+// parseTime reads a time as Docker's filters take it: a duration before now ("24h"), a date or time of RFC 3339, with or without
+// zone, or seconds since 1970.
 func parseTime(text string) (time.Time, error) {
 	if d, err := time.ParseDuration(text); err == nil {
 		return time.Now().Add(-d), nil
@@ -88,15 +88,23 @@ func imageFilter(local *image.Local, f filterSet) (func(imageRow) bool, error) {
 	}
 	return func(r imageRow) bool {
 		switch {
-		case !before.IsZero() && !r.created.Before(before), !since.IsZero() && !r.created.After(since), !until.IsZero() && !r.created.Before(until):
+		case !before.IsZero() && !r.created.Before(before), !since.IsZero() && !r.created.After(since):
 			return false
-		case len(f["dangling"]) > 0 && !slices.ContainsFunc(f["dangling"], func(v string) bool { b, _ := strconv.ParseBool(v); return b == !r.Named() }):
+		case !until.IsZero() && !r.created.Before(until):
+			return false
+		case len(f["dangling"]) > 0 && !slices.ContainsFunc(f["dangling"], func(v string) bool { return isTrue(v) == !r.Named() }):
 			return false
 		case len(f["reference"]) > 0 && !slices.ContainsFunc(f["reference"], func(p string) bool { return matches(p, r) }):
 			return false
 		}
 		return !slices.ContainsFunc(f["label"], func(l string) bool { return !hasLabel(r.labels, l) })
 	}, nil
+}
+
+// isTrue reads a boolean that parseFilters has found right.
+func isTrue(v string) bool {
+	b, err := strconv.ParseBool(v)
+	return err == nil && b
 }
 
 func mustName() reference.Reference {

@@ -66,8 +66,8 @@ type imageRow struct {
 	labels map[string]string
 }
 
-// listImages returns the images that filters let through, the newest first. Images without a name from which others were made are left out unless
-// all are wanted.
+// listImages returns the images that filters let through, the newest first. Images without a name from which others were made are
+// left out unless all are wanted.
 func listImages(local *image.Local, filters filterSet, all bool) ([]imageRow, error) {
 	entries, err := local.List()
 	if err != nil {

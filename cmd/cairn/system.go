@@ -68,8 +68,8 @@ func (in invocation) systemDF(c *cli.Context) error {
 	})
 }
 
-// usageListing shows what a store takes up with Docker's rows and columns. A command that `cairn run` runs keeps nothing when it has ended, so
-// there are neither containers nor volumes.
+// usageListing shows what a store takes up with Docker's rows and columns. A command that `cairn run` runs keeps nothing when it
+// has ended, so there are neither containers nor volumes.
 func usageListing(images int, u store.Usage) listing {
 	l := listing{
 		headers: map[string]string{

@@ -25,8 +25,8 @@ const (
 	maxHops = 40
 )
 
-// archive is a tar archive of images, read at random. Names in it are names in a map and never become paths of this machine; symlinks
-// are followed inside the archive and end at its root.
+// archive is a tar archive of images, read at random. Names in it are names in a map and never become paths of this machine;
+// symlinks are followed inside the archive and end at its root.
 type archive struct {
 	file    *os.File
 	members map[string]section
@@ -38,8 +38,8 @@ type archive struct {
 // section is where the content of a member is in the file.
 type section struct{ offset, size int64 }
 
-// openArchive reads where everything is. What is compressed, and what is no regular file, is copied into the store's temporary space. The
-// archive must be closed.
+// openArchive reads where everything is. What is compressed, and what is no regular file, is copied into the store's temporary
+// space. The archive must be closed.
 func openArchive(ctx context.Context, st *store.Store, in io.Reader) (*archive, error) {
 	a := &archive{members: map[string]section{}, links: map[string]string{}, close: func() error { return nil }}
 	if f, ok := in.(*os.File); ok && plainFile(f) {

@@ -18,13 +18,14 @@ type ChildConfig struct {
 	Author, Comment string
 	// DiffID is the layer that the step made; the digest of the empty tar, or "", for none.
 	DiffID digest.Digest
-	// ContainerConfig is what the step ran: its Cmd is what the history shows. Config is what containers of the new image start with.
+	// ContainerConfig is what the step ran: its Cmd is what the history shows. Config is what containers of the new image start
+	// with.
 	ContainerConfig *container.Config
 	Config          *container.Config
 }
 
-// NewChildImage returns the image that a step makes of img, for an operating system. img is not changed. The image has no ID before it
-// is stored.
+// NewChildImage returns the image that a step makes of img, for an operating system. img is not changed. The image has no ID
+// before it is stored.
 func NewChildImage(img *Image, child ChildConfig, os string) *Image {
 	empty := child.DiffID == "" || child.DiffID == emptyTar
 	rootFS := NewRootFS()

@@ -15,20 +15,21 @@ import (
 
 // Exporter moves images in and out of a store as tar archives.
 type Exporter interface {
-	// Load keeps the images of an archive: Docker's (with a manifest.json, as docker save and podman save write it, of one image or several) or
-	// an OCI layout in a tar, compressed in any way or not. Layers are compared with their DiffIDs, and those that the store has are not read.
-	// What happens is written to out as lines of JSON (jsonstream.Message): the names or IDs that were loaded, and, unless quiet, progress.
-	// in is not closed.
+	// Load keeps the images of an archive: Docker's (with a manifest.json, as docker save and podman save write it, of one image
+	// or several) or an OCI layout in a tar, compressed in any way or not. Layers are compared with their DiffIDs, and those that
+	// the store has are not read. What happens is written to out as lines of JSON (jsonstream.Message): the names or IDs that
+	// were loaded, and, unless quiet, progress. in is not closed.
 	Load(ctx context.Context, in io.ReadCloser, out io.Writer, quiet bool) error
 	// Save writes images to one archive that is both Docker's and an OCI layout. A name without a tag stands for all tags of the
-	// repository; an ID, or the beginning of one, for the image without its names. Layers are written uncompressed, each once. The same images
-	// give the same bytes.
+	// repository; an ID, or the beginning of one, for the image without its names. Layers are written uncompressed, each once.
+	// The same images give the same bytes.
 	Save(ctx context.Context, names []string, out io.Writer) error
 }
 
 // ExporterOptions are what an exporter works with.
 type ExporterOptions struct {
-	// Blob opens the compressed bytes of a layer, verified, fetching them where the store does not hold them. Nil reads what is held and fetches nothing.
+	// Blob opens the compressed bytes of a layer, verified, fetching them where the store does not hold them. Nil reads what is
+	// held and fetches nothing.
 	Blob func(ctx context.Context, l layer.Layer) (io.ReadCloser, error)
 	// Platform is the one to load or save; nil is all there are.
 	Platform *ocispec.Platform

@@ -1,5 +1,5 @@
-// Package image is what an image is: its identity, its config and history, how it is made out of layers, and how it is stored, saved
-// and loaded, with no daemon.
+// Package image is what an image is: its identity, its config and history, how it is made out of layers, and how it is stored,
+// saved and loaded, with no daemon.
 //
 // A build's image goes this way:
 //
@@ -7,18 +7,20 @@
 //
 // Assembling is pure: the same Specs and Options give the same bytes, and so the same digests, on every machine.
 //
-// What is on disk is Local: the manifests, configs and layers of a pkg/store.Store and the names they go by. It is seen in three ways, and
-// there is one truth behind them:
+// What is on disk is Local: the manifests, configs and layers of a pkg/store.Store and the names they go by. It is seen in three
+// ways, and there is one truth behind them:
 //
 //	Local            by name: what `cairn build` leaves, what commands list, tag and remove
 //	Local.Store      by ID, with parents and children: the Store of Docker's image package
 //	NewExporter      as archives: Save and Load
 //
-// Store, StoreBackend, Exporter, Image, RootFS, History and their functions keep the names and the behaviour of the package image of
-// github.com/docker/docker (its last public form is v28). NewImageStore and NewFSStoreBackend make a Store in a directory of the caller's own.
+// Store, StoreBackend, Exporter, Image, RootFS, History and their functions keep the names and the behaviour of the package image
+// of github.com/docker/docker (its last public form is v28). NewImageStore and NewFSStoreBackend make a Store in a directory of
+// the caller's own.
 //
-// Formats: OCI image-spec v1.1 (config.md, manifest.md, image-index.md), Docker image spec v1.3 (archives with a manifest.json). Where the
-// specification leaves a choice (which times history entries get, how JSON is laid out) the choice is BuildKit's, so that digests can be compared.
+// Formats: OCI image-spec v1.1 (config.md, manifest.md, image-index.md), Docker image spec v1.3 (archives with a manifest.json).
+// Where the specification leaves a choice (which times history entries get, how JSON is laid out) the choice is BuildKit's, so
+// that digests can be compared.
 //
 // An error about an image, layer or name that is not there matches fs.ErrNotExist and has a method NotFound, by which
 // containerd's errdefs know it.
@@ -89,7 +91,8 @@ type Image struct {
 
 // Details is what a store knows about an image.
 type Details struct {
-	// ManifestDescriptor is the manifest that leads to the config; nil from stores that keep none, as a StoreBackend in a directory.
+	// ManifestDescriptor is the manifest that leads to the config; nil from stores that keep none, as a StoreBackend in a
+	// directory.
 	ManifestDescriptor *ocispec.Descriptor
 }
 
@@ -159,8 +162,8 @@ func (img *Image) Platform() ocispec.Platform {
 	}
 }
 
-// MarshalJSON writes the config with its top-level keys sorted, so that bytes, and with them the ID, do not depend on which struct a config
-// has gone through.
+// MarshalJSON writes the config with its top-level keys sorted, so that bytes, and with them the ID, do not depend on which
+// struct a config has gone through.
 func (img *Image) MarshalJSON() ([]byte, error) {
 	type fields Image // without this method
 	data, err := json.Marshal((*fields)(img))

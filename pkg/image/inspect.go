@@ -20,8 +20,8 @@ type Inspection struct {
 	Parent string `json:",omitempty"`
 }
 
-// Inspect returns what is known of an image; of an index, the image for a platform (nil: this machine's, or else the first). Size is that of the
-// compressed layers.
+// Inspect returns what is known of an image; of an index, the image for a platform (nil: this machine's, or else the first). Size
+// is that of the compressed layers.
 func (lo *Local) Inspect(ref string, platform *ocispec.Platform) (Inspection, error) {
 	set, b, err := lo.choose(ref, platform)
 	if err != nil {
@@ -91,8 +91,8 @@ func (lo *Local) choose(ref string, platform *ocispec.Platform) (Set, Built, err
 // missingID is what Docker's history shows for steps that no image stands for.
 const missingID = "<missing>"
 
-// History returns the steps that made an image, the last first, as Docker's API does. Sizes are those of the files a step added, or of the
-// compressed layer where it was never read here.
+// History returns the steps that made an image, the last first, as Docker's API does. Sizes are those of the files a step added,
+// or of the compressed layer where it was never read here.
 func (lo *Local) History(ref string, platform *ocispec.Platform) ([]dockerimage.HistoryResponseItem, error) {
 	_, b, err := lo.choose(ref, platform)
 	if err != nil {

@@ -213,7 +213,8 @@ func (l *loader) layer(ctx context.Context, diffID digest.Digest, name string) (
 	return made, l.store.PutLayer(made, ix)
 }
 
-// compress keeps the blob of a layer: as it is if it is compressed in a way that registries know, else compressed like a layer built here.
+// compress keeps the blob of a layer: as it is if it is compressed in a way that registries know, else compressed like a layer
+// built here.
 func (l *loader) compress(ctx context.Context, member *io.SectionReader, of layer.Layer) (ocispec.Descriptor, error) {
 	fail := func(err error) (ocispec.Descriptor, error) {
 		return ocispec.Descriptor{}, fmt.Errorf("keeping layer %s: %w", of.DiffID, err)

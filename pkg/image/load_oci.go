@@ -58,8 +58,8 @@ func (l *loader) nameEntry(d ocispec.Descriptor, names []string) error {
 	return l.name(d, l.idOf(d), names)
 }
 
-// layoutNames are the names of an entry of index.json: containerd's annotation, or the specification's where it is a whole name. A tag alone
-// ("latest") names nothing.
+// layoutNames are the names of an entry of index.json: containerd's annotation, or the specification's where it is a whole name.
+// A tag alone ("latest") names nothing.
 func layoutNames(d ocispec.Descriptor) []string {
 	name := d.Annotations[annotationImageName]
 	if name == "" {
@@ -78,8 +78,8 @@ func layoutNames(d ocispec.Descriptor) []string {
 	return []string{r.String()}
 }
 
-// entry loads what a descriptor points to and completes it. It returns how many images were loaded: those of other platforms than the
-// one asked for are not.
+// entry loads what a descriptor points to and completes it. It returns how many images were loaded: those of other platforms than
+// the one asked for are not.
 func (l *loader) entry(ctx context.Context, d *ocispec.Descriptor, depth int) (int, error) {
 	data, err := l.blob(d.Digest, maxManifest)
 	if err != nil {

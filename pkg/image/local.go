@@ -67,9 +67,9 @@ func isDigest(name string) bool {
 	return err == nil
 }
 
-// Put keeps an image that was built here under names (its digest, if there are none) and returns the names as they were written. Layers
-// whose bytes the store does not hold are remembered with their Origin, to be fetched when they are needed. What a name stood for before is
-// superseded: it does not stay without a name, as it would with Tag.
+// Put keeps an image that was built here under names (its digest, if there are none) and returns the names as they were written.
+// Layers whose bytes the store does not hold are remembered with their Origin, to be fetched when they are needed. What a name
+// stood for before is superseded: it does not stay without a name, as it would with Tag.
 func (lo *Local) Put(ctx context.Context, set Set, names []string) ([]string, error) {
 	names, err := lo.keep(ctx, set, names)
 	if err != nil {
@@ -117,8 +117,8 @@ func (lo *Local) keep(ctx context.Context, set Set, names []string) ([]string, e
 	return refs, nil
 }
 
-// take gives a name to what d points to, and returns the ID of the image that lost it, "" for none. If it was that one's last name, the image
-// stays without one if keep is set or others were made from it.
+// take gives a name to what d points to, and returns the ID of the image that lost it, "" for none. If it was that one's last
+// name, the image stays without one if keep is set or others were made from it.
 func (lo *Local) take(name string, d ocispec.Descriptor, keep bool) (lost ID, err error) {
 	old, err := lo.store.Ref(name)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -240,8 +240,8 @@ func (lo *Local) Names(ref string) ([]string, error) {
 	return names, nil
 }
 
-// Tag gives the image that ref names another name, taking it from the image that had it, which stays, and returns the name as it was written.
-// A digest is no name.
+// Tag gives the image that ref names another name, taking it from the image that had it, which stays, and returns the name as it
+// was written. A digest is no name.
 func (lo *Local) Tag(ref, name string) (string, error) {
 	f, err := lo.find(ref)
 	if err != nil {

@@ -22,9 +22,9 @@ type DeleteOptions struct {
 	NoPrune bool
 }
 
-// Delete takes a name away, as `docker rmi` does. The image goes with its last name, unless others were made from it. Given by its ID,
-// an image goes with all its names. It returns what happened in that order; what is removed of the content is for the store's
-// garbage collection.
+// Delete takes a name away, as `docker rmi` does. The image goes with its last name, unless others were made from it. Given by
+// its ID, an image goes with all its names. It returns what happened in that order; what is removed of the content is for the
+// store's garbage collection.
 func (lo *Local) Delete(ref string, o DeleteOptions) ([]dockerimage.DeleteResponse, error) {
 	f, err := lo.find(ref)
 	if err != nil {

@@ -14,13 +14,13 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// Store returns the images by ID. It is a view: what is named, built or removed by others is seen in it, and what is created in it has
-// a manifest and can be named.
+// Store returns the images by ID. It is a view: what is named, built or removed by others is seen in it, and what is created in
+// it has a manifest and can be named.
 func (lo *Local) Store() (Store, error) { return NewImageStore(lo.Backend(), lo.Layers()) }
 
 // Backend returns the image configs of the store as a StoreBackend. Set makes a manifest of layers that the store knows, and
-// keeps the image without a name; Delete takes all names of an image away. Content stays until the store's garbage collection finds that nothing
-// needs it.
+// keeps the image without a name; Delete takes all names of an image away. Content stays until the store's garbage collection
+// finds that nothing needs it.
 func (lo *Local) Backend() StoreBackend { return (*localBackend)(lo) }
 
 // Layers returns the layers of the store by ChainID.

@@ -34,9 +34,10 @@ func (e *exporter) Save(ctx context.Context, names []string, out io.Writer) (err
 	if err != nil {
 		return fmt.Errorf("saving images: %w", err)
 	}
-	s := &saver{exporter: e, tw: tar.NewWriter(out), written: map[string]int64{}, repositories: map[string]map[string]string{}, index: ocispec.Index{
-		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex,
-	}}
+	s := &saver{
+		exporter: e, tw: tar.NewWriter(out), written: map[string]int64{}, repositories: map[string]map[string]string{},
+		index: ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex},
+	}
 	if s.dir, err = e.store.TempDir("save-"); err != nil {
 		return fmt.Errorf("saving images: %w", err)
 	}
@@ -125,8 +126,8 @@ type saver struct {
 	index        ocispec.Index
 }
 
-// save writes one image. An index without a platform being asked for goes as it is, so that its digests stay the same; Docker's part of the
-// archive, which knows no indexes, then has the image of the platform nearest to this machine's.
+// save writes one image. An index without a platform being asked for goes as it is, so that its digests stay the same; Docker's
+// part of the archive, which knows no indexes, then has the image of the platform nearest to this machine's.
 func (s *saver) save(ctx context.Context, img saving) error {
 	if img.set.Index != nil && s.Platform == nil {
 		return s.saveIndex(ctx, img)
@@ -160,8 +161,8 @@ func choose(set Set, want *ocispec.Platform) (Built, error) {
 	return set.Images[max(best, 0)], nil
 }
 
-// Choose returns the image of a set that is for a platform, the nearest there is. A nil platform is that of this machine, or else the
-// first image; for one that is given, having none is an error.
+// Choose returns the image of a set that is for a platform, the nearest there is. A nil platform is that of this machine, or else
+// the first image; for one that is given, having none is an error.
 func (s Set) Choose(p *ocispec.Platform) (Built, error) { return choose(s, p) }
 
 // errEmpty is for images that Docker's form of an archive has no place for.
@@ -193,7 +194,8 @@ func (s *saver) saveOne(ctx context.Context, b Built, names []string) error {
 	if err := writeManifest(&plain, p, Options{}); err != nil {
 		return err
 	}
-	if err := errors.Join(s.file(item.Config, b.Config, b.Created), s.file(blobName(plain.Descriptor.Digest), plain.Manifest, b.Created)); err != nil {
+	err := errors.Join(s.file(item.Config, b.Config, b.Created), s.file(blobName(plain.Descriptor.Digest), plain.Manifest, b.Created))
+	if err != nil {
 		return err
 	}
 	s.add(item, plain.Descriptor, names)
@@ -209,7 +211,8 @@ func (s *saver) saveIndex(ctx context.Context, img saving) error {
 				return fmt.Errorf("layer %s: %w", l.DiffID, err)
 			}
 		}
-		err := errors.Join(s.file(blobName(b.ConfigDescriptor.Digest), b.Config, b.Created), s.file(blobName(b.Descriptor.Digest), b.Manifest, b.Created))
+		err := errors.Join(s.file(blobName(b.ConfigDescriptor.Digest), b.Config, b.Created),
+			s.file(blobName(b.Descriptor.Digest), b.Manifest, b.Created))
 		if err != nil {
 			return err
 		}
@@ -373,7 +376,9 @@ func (s *saver) finish() error {
 		name  string
 		value any
 	}{
-		{ocispec.ImageIndexFile, s.index}, {manifestFile, s.items}, {ocispec.ImageLayoutFile, ocispec.ImageLayout{Version: ocispec.ImageLayoutVersion}},
+		{ocispec.ImageIndexFile, s.index},
+		{manifestFile, s.items},
+		{ocispec.ImageLayoutFile, ocispec.ImageLayout{Version: ocispec.ImageLayoutVersion}},
 		{repositoriesFile, s.repositories},
 	}
 	for _, t := range tables {

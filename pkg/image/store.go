@@ -14,8 +14,8 @@ import (
 
 // Store keeps images by ID, with what is known of each. It is safe for concurrent use.
 type Store interface {
-	// Create keeps an image config and returns its ID. Its layers must be there; a history that names more layers than RootFS has is
-	// an error. Creating what is there already changes nothing.
+	// Create keeps an image config and returns its ID. Its layers must be there; a history that names more layers than RootFS has
+	// is an error. Creating what is there already changes nothing.
 	Create(config []byte) (ID, error)
 	// Get returns an image; an error that matches fs.ErrNotExist if it is not there.
 	Get(id ID) (*Image, error)
@@ -49,8 +49,8 @@ const (
 	builtLocallyKey = "builtLocally"
 )
 
-// NewImageStore returns the images of a backend whose layers are given out by layers. Entries that are no images, or whose layers are not
-// there, are passed over. What others put into the backend later, or take away, is seen at the next call.
+// NewImageStore returns the images of a backend whose layers are given out by layers. Entries that are no images, or whose layers
+// are not there, are passed over. What others put into the backend later, or take away, is seen at the next call.
 func NewImageStore(backend StoreBackend, layers LayerGetReleaser) (Store, error) {
 	s := &imageStore{backend: backend, layers: layers, images: map[ID]*storedImage{}}
 	if err := s.refresh(); err != nil {

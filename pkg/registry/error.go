@@ -118,13 +118,13 @@ func (h *host) hint(status int) string {
 	case status == http.StatusUnauthorized && h.foreignRealm.Load() != nil:
 		return fmt.Sprintf("credentials for %s are not given to its token server %s, which is of another domain", h.name, *h.foreignRealm.Load())
 	case status == http.StatusUnauthorized && h.usedCredentials.Load():
-		return fmt.Sprintf("the credentials for %s were not accepted or do not allow this: log in again (docker login %s)", h.name, h.name)
+		return fmt.Sprintf("the credentials for %s were not accepted or do not allow this: log in again (cairn login %s)", h.name, h.name)
 	case status == http.StatusUnauthorized:
-		return fmt.Sprintf("there is no such repository, or it needs a login (docker login %s)", h.name)
+		return fmt.Sprintf("there is no such repository, or it needs a login (cairn login %s)", h.name)
 	case status == http.StatusForbidden && h.usedCredentials.Load():
 		return fmt.Sprintf("the credentials for %s do not allow this", h.name)
 	case status == http.StatusForbidden:
-		return fmt.Sprintf("it may need a login (docker login %s)", h.name)
+		return fmt.Sprintf("it may need a login (cairn login %s)", h.name)
 	case status == http.StatusTooManyRequests && !h.usedCredentials.Load():
 		return "the limit may be higher after a login, or use a mirror"
 	}

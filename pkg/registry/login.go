@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/docker/docker-credential-helpers/credentials"
@@ -22,10 +23,8 @@ import (
 // LoginHost returns the registry that an argument of login names: a host, with scheme and path left out; "" is docker.io.
 func LoginHost(arg string) (string, error) {
 	host := strings.TrimSuffix(bareHost(arg), "/")
-	for _, h := range append(hostKeys(dockerHub), "") {
-		if arg == h || host == h {
-			return dockerHub, nil
-		}
+	if arg == "" || arg == authn.DefaultAuthKey || slices.Contains(hostKeys(dockerHub), host) {
+		return dockerHub, nil
 	}
 	if !validHost(host) {
 		return "", fmt.Errorf("reading registry host %q: want HOST or HOST:PORT", clean(arg))
@@ -54,8 +53,8 @@ func (k loginKeychain) Resolve(r authn.Resource) (authn.Authenticator, error) {
 	return authn.FromConfig(k.auth), nil
 }
 
-// Login asks a registry whether it takes the client's credentials for it, as `docker login` does: GET /v2/ is answered with 200. found is
-// false if the client has none.
+// Login asks a registry whether it takes the client's credentials for it, as `docker login` does: GET /v2/ is answered with 200.
+// found is false if the client has none.
 func (c *Client) Login(ctx context.Context, domain string) (found bool, err error) {
 	h, err := c.host(domain)
 	if err != nil {
@@ -169,8 +168,8 @@ func serverKey(host string) string {
 	return host
 }
 
-// SaveLogin keeps credentials for a registry in a file in the form of Docker's config.json: with the credential helper that the file names
-// for it, or else in the file itself, unencrypted; then inFile is true.
+// SaveLogin keeps credentials for a registry in a file in the form of Docker's config.json: with the credential helper that the
+// file names for it, or else in the file itself, unencrypted; then inFile is true.
 func SaveLogin(ctx context.Context, file, host, user, password string) (inFile bool, err error) {
 	f, err := openCredentialFile(file)
 	if err != nil {

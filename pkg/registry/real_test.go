@@ -181,7 +181,7 @@ func TestDockerRegistryAuth(t *testing.T) {
 	}
 	skopeo(t, "inspect", "--tls-verify=false", "--creds", secretUser+":"+secretPassword, "--raw", "docker://"+addr+"/a:v1")
 	_, _, err := newClient(t, registry.Options{}).Resolve(t.Context(), addr+"/a:v1")
-	if err == nil || !strings.Contains(err.Error(), "docker login "+addr) || !strings.Contains(err.Error(), "401") {
+	if err == nil || !strings.Contains(err.Error(), "cairn login "+addr) || !strings.Contains(err.Error(), "401") {
 		t.Errorf("without credentials: %v", err)
 	}
 	wrong := strings.Replace(string(mustRead(t, authFile(t, addr))), `"auth":"`, `"auth":"eDp5","x":"`, 1)

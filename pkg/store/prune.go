@@ -21,9 +21,9 @@ type Pruned struct {
 	Bytes int64
 }
 
-// Prune removes everything that is not reachable from refs (manifests, their configs and layers) and records (whatever they name by
-// digest), and all leftovers. The cache directories of RUN mounts stay. Nobody else may have the store open, and this Store must not be
-// writing: else it is ErrBusy, and nothing happens. Prune needs no free space on the disk.
+// Prune removes everything that is not reachable from refs (manifests, their configs and layers) and records (whatever they name
+// by digest), and all leftovers. The cache directories of RUN mounts stay. Nobody else may have the store open, and this Store
+// must not be writing: else it is ErrBusy, and nothing happens. Prune needs no free space on the disk.
 func (s *Store) Prune(ctx context.Context) (Pruned, error) {
 	p := newPruner(s)
 	err := s.alone(func() error {
@@ -39,7 +39,8 @@ func (s *Store) Prune(ctx context.Context) (Pruned, error) {
 	return p.done, nil
 }
 
-// alone does what nobody else may see half done; ErrBusy while somebody else has the store open, or this Store has something half written.
+// alone does what nobody else may see half done; ErrBusy while somebody else has the store open, or this Store has something half
+// written.
 func (s *Store) alone(work func() error) error {
 	s.sweeper.Wait()
 	s.mu.Lock()
@@ -116,8 +117,8 @@ func (p *pruner) markRecords(ctx context.Context) error {
 	})
 }
 
-// keep marks what a digest means, as a blob and as a DiffID, and all that is named there. What is not held is no error: an index has
-// platforms nobody asked for, and layers may only be known to exist.
+// keep marks what a digest means, as a blob and as a DiffID, and all that is named there. What is not held is no error: an index
+// has platforms nobody asked for, and layers may only be known to exist.
 func (p *pruner) keep(d digest.Digest) error {
 	if p.blobs[d] {
 		return nil

@@ -22,8 +22,8 @@ type Usage struct {
 	Records, CacheDirs int
 }
 
-// Usage measures the store. Files with several names count once. Where other users' files cannot be looked into they count as nothing: measure
-// from inside the user namespace that the snapshots belong to.
+// Usage measures the store. Files with several names count once. Where other users' files cannot be looked into they count as
+// nothing: measure from inside the user namespace that the snapshots belong to.
 func (s *Store) Usage(ctx context.Context) (Usage, error) {
 	p := newPruner(s)
 	if err := p.markRefs(); err != nil {
@@ -95,8 +95,8 @@ func measure(ctx context.Context, dir string) (size int64, files int, err error)
 // Dropped is what DropCaches has removed.
 type Dropped struct{ Records, CacheDirs int }
 
-// DropCaches removes the records of buckets and the directories of RUN cache mounts that were last written before a time; all of them if it
-// is zero. What the records kept alive is for Prune. As for Prune, nobody else may have the store open.
+// DropCaches removes the records of buckets and the directories of RUN cache mounts that were last written before a time; all of
+// them if it is zero. What the records kept alive is for Prune. As for Prune, nobody else may have the store open.
 func (s *Store) DropCaches(ctx context.Context, buckets []string, before time.Time) (Dropped, error) {
 	var done Dropped
 	err := s.alone(func() error {

@@ -17,8 +17,8 @@ type Docker struct {
 	t    testing.TB
 }
 
-// StartDocker starts Debian's dockerd on a socket of its own, without a bridge, which lives until the end of the test. That needs root;
-// as somebody else the test is skipped.
+// StartDocker starts Debian's dockerd on a socket of its own, without a bridge, which lives until the end of the test. That needs
+// root; as somebody else the test is skipped.
 func StartDocker(t testing.TB) *Docker {
 	t.Helper()
 	if os.Getuid() != 0 {

@@ -1,5 +1,5 @@
-// Package v1 makes the IDs by which images and layers were known before Docker 1.10, when they were not named by their content. Archives
-// of docker save had folders of these names.
+// Package v1 makes the IDs by which images and layers were known before Docker 1.10, when they were not named by their content.
+// Archives of docker save had folders of these names.
 package v1
 
 import (
@@ -19,8 +19,8 @@ func ValidateID(id string) error {
 	return nil
 }
 
-// CreateID returns the ID of an image with the layers of a ChainID, "" for none, made from an image with a given ID, "" for none: the digest of the config
-// together with both, as Docker computes it (moby, image/v1).
+// CreateID returns the ID of an image with the layers of a ChainID, "" for none, made from an image with a given ID, "" for none:
+// the digest of the config together with both, as Docker computes it (moby, image/v1).
 func CreateID(v1Image image.V1Image, layerID image.ChainID, parent digest.Digest) (digest.Digest, error) {
 	v1Image.ID = ""
 	data, err := json.Marshal(v1Image)
