@@ -502,6 +502,7 @@ func FuzzGitURL(f *testing.F) {
 		f.Add(u)
 	}
 	f.Add("https://h/r.git?ref=v1&subdir=a/../b#v1:b")
+	f.Add("http://h/r.git?subdir=\xff")
 	clean := regexp.MustCompile(`^[^\x00-\x1f\x7f]*$`)
 	f.Fuzz(func(t *testing.T, s string) {
 		u, ok, err := ParseGitURL(s)

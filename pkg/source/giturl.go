@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 )
 
 // GitURL is a git repository and what of it is meant.
@@ -213,7 +214,7 @@ func (u *GitURL) check() error {
 	if u.FetchByCommit && !isCommit(u.Ref) && !isCommit(u.Commit) {
 		return errors.New("fetch-by-commit needs a whole commit id")
 	}
-	if hasControl(u.Subdir) {
+	if hasControl(u.Subdir) || !utf8.ValidString(u.Subdir) {
 		return fmt.Errorf("%q cannot be a subdirectory", u.Subdir)
 	}
 	return nil

@@ -6,6 +6,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/moby/patternmatcher"
 	"github.com/moby/patternmatcher/ignorefile"
@@ -106,13 +107,16 @@ const maxLiteral = 24
 
 // literals returns what every path that p matches begins with and ends with; exact is set when p matches just the path it is.
 func literals(p string) (head, tail string, exact bool) {
-	const special = `*?[]\^`
-	first, last := strings.IndexAny(p, special), strings.LastIndexAny(p, special)
+	// What is not UTF-8 is U+FFFD to the matcher, in patterns as in paths, so that it matches other bytes than itself.
+	special := func(r rune) bool { return strings.ContainsRune(`*?[]\^`, r) || r == utf8.RuneError }
+	first, last := strings.IndexFunc(p, special), strings.LastIndexFunc(p, special)
 	if first < 0 {
 		return p, p, true
 	}
-	head, tail = p[:first], p[last+1:]
+	r, size := utf8.DecodeRuneInString(p[last:])
+	head, tail = p[:first], p[last+size:]
 	switch {
+	case r == utf8.RuneError:
 	case p[last] == '\\' && len(tail) > 0:
 		tail = tail[1:]
 		for len(tail) > 0 && tail[0]&0xc0 == 0x80 { // the rest of the character that was escaped
