@@ -122,10 +122,14 @@ func handlers() map[int]handler {
 
 // traced are the calls that are changed before the kernel carries them out, at a ptrace stop.
 func traced() map[int]rewrite {
-	return map[int]rewrite{
+	m := map[int]rewrite{
 		unix.SYS_EXECVE: rewriteExec, unix.SYS_EXECVEAT: rewriteExecat, unix.SYS_CHDIR: rewriteChdir,
 		unix.SYS_BIND: rewriteSocket, unix.SYS_CONNECT: rewriteSocket, unix.SYS_INOTIFY_ADD_WATCH: rewriteInotify,
 	}
+	for _, o := range openCalls() {
+		m[o.nr] = rewriteOpen(o)
+	}
+	return m
 }
 
 // shape makes the arguments of the newest form of a call of those of another.

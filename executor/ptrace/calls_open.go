@@ -19,8 +19,8 @@ func openat2(c *call) answer {
 	if c.memory().read(c.args[2], how[:]) < len(how) {
 		return fail(unix.EFAULT)
 	}
-	// What resolve forbids is not looked at further: programs that use it have something to fall back on.
-	if binary.NativeEndian.Uint64(how[16:]) != 0 {
+	// What resolve forbids is not looked at further, and O_PATH cannot be handed over: programs that use them have something to fall back on.
+	if binary.NativeEndian.Uint64(how[16:]) != 0 || binary.NativeEndian.Uint64(how[:])&unix.O_PATH != 0 {
 		return fail(unix.ENOSYS)
 	}
 	return c.openWith(binary.NativeEndian.Uint64(how[:]), binary.NativeEndian.Uint64(how[8:]))
@@ -106,7 +106,7 @@ func (o *opening) existing(at *place) (int, error) {
 		return -1, err
 	}
 	if at.mount.Kind == procMount && at.path != "" && !o.writes() {
-		if content, ok, err := r.rewritten(at); ok || err != nil {
+		if content, ok, err := r.translated(at); ok || err != nil {
 			return o.inMemory(content, err)
 		}
 	}

@@ -45,6 +45,9 @@ func refused() map[int]unix.Errno {
 	}
 }
 
+// openCall is a call that opens a path, and which of its arguments are the flags.
+type openCall struct{ nr, flags int }
+
 // instructions builds the filter. What is listed nowhere is the kernel's business alone, and is fast: the kernel remembers for which
 // calls a filter has only one answer (Linux 5.11).
 func instructions(notified []int, traced []int) []unix.SockFilter {
@@ -67,6 +70,12 @@ func instructions(notified []int, traced []int) []unix.SockFilter {
 	}
 	for _, nr := range traced {
 		p = append(p, equal(uint32(nr), 0, 1), ret(unix.SECCOMP_RET_TRACE))
+	}
+	for _, o := range openCalls() {
+		// A descriptor that only names a file cannot be handed over: the kernel opens it, at a ptrace stop.
+		p = append(p, equal(uint32(o.nr), 0, 4), load(offsetArg0+8*uint32(o.flags)),
+			unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JSET | unix.BPF_K, Jt: 0, Jf: 1, K: unix.O_PATH}, ret(unix.SECCOMP_RET_TRACE),
+			ret(unix.SECCOMP_RET_USER_NOTIF))
 	}
 	for _, nr := range notified {
 		p = append(p, equal(uint32(nr), 0, 1), ret(unix.SECCOMP_RET_USER_NOTIF))

@@ -149,8 +149,8 @@ func (r *resolver) procLink(at *place) (string, error) {
 	return target, nil
 }
 
-// rewritten are the files of a process that tell of the machine what the root filesystem has otherwise.
-func (r *resolver) rewritten(at *place) (content []byte, ok bool, err error) {
+// translated are the files of a process that tell of the machine what the root filesystem has otherwise.
+func (r *resolver) translated(at *place) (content []byte, ok bool, err error) {
 	names := strings.Split(strings.TrimPrefix(at.path, "/proc/"), "/")
 	id, err := strconv.Atoi(names[0])
 	if err != nil {

@@ -207,6 +207,38 @@ func (c *call) socketPlace(bind bool, name string) (int, string, error) {
 	return dir.fd, base, err
 }
 
+// rewriteOpen has the kernel open a file with O_PATH.
+func rewriteOpen(o openCall) rewrite {
+	return func(c *call, s *scratch) (changed, error) {
+		dirfd, flags := int32(unix.AT_FDCWD), c.args[o.flags]
+		if o.flags == 2 {
+			dirfd = c.int(0)
+		}
+		p, err := c.memory().path(c.args[o.flags-1])
+		if err != nil {
+			return changed{}, err
+		}
+		at, err := c.resolver().find(dirfd, p, flags&unix.O_NOFOLLOW == 0)
+		if err != nil {
+			return changed{}, err
+		}
+		name := fmt.Sprintf("/proc/%d/fd/%d", c.pid, at.fd)
+		if !at.isLink() {
+			flags &^= unix.O_NOFOLLOW
+		} else {
+			dir, base, err := c.resolver().parent(unix.AT_FDCWD, at.path)
+			at.close()
+			if err != nil {
+				return changed{}, err
+			}
+			at, name = dir, fmt.Sprintf("/proc/%d/fd/%d/%s", c.pid, dir.fd, base)
+		}
+		args := c.args
+		args[o.flags-1], args[o.flags] = s.text(name), flags
+		return changed{nr: c.nr, args: args, hold: at.fd}, s.err
+	}
+}
+
 // rewriteInotify watches a file of the root filesystem.
 func rewriteInotify(c *call, s *scratch) (changed, error) {
 	p, err := c.memory().path(c.args[1])

@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"path"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -183,7 +185,7 @@ func (s *supervisor) startStub(who *task) (pid int, sock *os.File, err error) {
 	}
 	who.id, who.group.id = pid, pid
 	s.tasks.put(pid, who)
-	s.job.Process.Filter = instructions(keys(s.handlers), keys(s.rewrites))
+	s.job.Process.Filter = instructions(s.notified(), s.rewritten())
 	if err := gob.NewEncoder(sock).Encode(s.job.Process); err != nil {
 		_ = cmd.Process.Kill()
 		return 0, nil, fmt.Errorf("starting the process: %w", err)
@@ -198,14 +200,17 @@ func (s *supervisor) startStub(who *task) (pid int, sock *os.File, err error) {
 	return pid, sock, nil
 }
 
-func keys[V any](m map[int]V) []int {
-	var out []int
-	for nr := range m {
-		if nr != unix.SYS_PRCTL {
-			out = append(out, nr)
-		}
-	}
-	return out
+// notified and rewritten are the calls that the filter sends where always. Those that depend on an argument have instructions of their own.
+func (s *supervisor) notified() []int {
+	return slices.DeleteFunc(slices.Collect(maps.Keys(s.handlers)), func(nr int) bool { return nr == unix.SYS_PRCTL || opens(nr) })
+}
+
+func (s *supervisor) rewritten() []int {
+	return slices.DeleteFunc(slices.Collect(maps.Keys(s.rewrites)), opens)
+}
+
+func opens(nr int) bool {
+	return slices.ContainsFunc(openCalls(), func(o openCall) bool { return o.nr == nr })
 }
 
 // await takes the listener from the stub, has calls answered, and waits for the stub to become its program or to say why not.
