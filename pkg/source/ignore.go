@@ -113,6 +113,9 @@ func literals(p string) (head, tail string, exact bool) {
 	if first < 0 {
 		return p, p, true
 	}
+	if strings.ContainsAny(p, "|{}") { // beside a wildcard the matcher leaves them the meaning they have in regular expressions
+		return "", "", false
+	}
 	r, size := utf8.DecodeRuneInString(p[last:])
 	head, tail = p[:first], p[last+size:]
 	switch {
