@@ -75,7 +75,7 @@ func (in invocation) app() *cli.App {
 		ExitErrHandler:            func(*cli.Context, error) {}, // report does that
 		Commands: []*cli.Command{
 			in.buildCommand(), in.runCommand(), in.pushCommand(), in.pullCommand(), in.imagesCommand(),
-			in.registryCommand(), in.versionCommand(),
+			in.registryCommand(), in.doctorCommand(), in.versionCommand(),
 		},
 	}
 	app.Commands = slices.Concat(app.Commands, in.containerCommands(), in.storeCommands(), []*cli.Command{in.unshareCommand()})

@@ -1,7 +1,7 @@
 package main
 
 import (
-	"os"
+	"path/filepath"
 
 	"github.com/cairn-build/cairn/pkg/ladder"
 	"github.com/urfave/cli/v2"
@@ -36,7 +36,7 @@ func isolation(c *cli.Context) (ladder.Isolation, error) {
 
 // stateDir is where state lives: --root, else $XDG_DATA_HOME/cairn or $HOME/.local/share/cairn, else where a container has room for it. moved says
 // why it is not one of those.
-func (in invocation) stateDir(c *cli.Context, contexts ...string) (dir, moved string) {
+func (in invocation) stateDir(c *cli.Context) (dir, moved string) {
 	if root := c.String("root"); root != "" {
 		return root, ""
 	}
@@ -48,8 +48,13 @@ func (in invocation) stateDir(c *cli.Context, contexts ...string) (dir, moved st
 	if temp == "" {
 		temp = "/tmp"
 	}
-	if wd, err := os.Getwd(); err == nil {
-		contexts = append(contexts, wd)
+	var contexts []string
+	if c.Command.Name == "build" {
+		for _, arg := range c.Args().Slice() {
+			if dir, err := filepath.Abs(arg); err == nil {
+				contexts = append(contexts, dir)
+			}
+		}
 	}
 	return ladder.StateDir(ladder.State{Usual: usual, Temp: temp, Avoid: contexts})
 }

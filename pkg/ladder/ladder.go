@@ -119,6 +119,13 @@ func missed(i Isolation, text string) Missed {
 			return Missed{Rung: i, Obstacle: before, Fix: after}
 		}
 	}
+	if before, after, ok := strings.Cut(text, " (hint: "); ok {
+		return Missed{Rung: i, Obstacle: before, Fix: strings.TrimSuffix(after, ")")}
+	}
+	// What package overlay says of a store that is on an overlay.
+	if before, _, ok := strings.Cut(text, ": put it on a volume"); ok {
+		return Missed{Rung: i, Obstacle: before + ")", Fix: "keep state on a volume or a tmpfs: --root DIR, where an emptyDir or the like is mounted"}
+	}
 	return Missed{Rung: i, Obstacle: text}
 }
 

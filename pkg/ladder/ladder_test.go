@@ -30,6 +30,7 @@ func TestMissed(t *testing.T) {
 		"entering namespaces: creating a user namespace: operation not permitted\nhint: another profile": {
 			Userns, "creating a user namespace: operation not permitted", "another profile"},
 		"mounting a new /proc: operation not permitted; hint: unmask it": {Userns, "mounting a new /proc: operation not permitted", "unmask it"},
+		"/etc/subuid has no range for uid 7 (hint: usermod)":             {Userns, "/etc/subuid has no range for uid 7", "usermod"},
 		"no chroot": {Userns, "no chroot", ""},
 	} {
 		if got := missed(Userns, text); got != want {

@@ -69,7 +69,10 @@ func runMapHelper(name string, pid int, extents []extent) error {
 		}
 	}
 	if out, err := exec.Command(path, args...).CombinedOutput(); err != nil {
-		return fmt.Errorf("writing the id map with %s: %w: %s", path, err, strings.TrimSpace(string(out)))
+		if text := strings.TrimSpace(string(out)); text != "" {
+			err = fmt.Errorf("%w: %s", err, text)
+		}
+		return fmt.Errorf("writing the id map with %s: %w", path, err)
 	}
 	return nil
 }
