@@ -33,8 +33,10 @@ demo: ## from nothing to a pushed, pulled and run image, in a minute or two
 	@$(MAKE) --no-print-directory build
 	@examples/demo bin/cairn
 
-bench: deps build ## a 20-step build, cold and again, beside buildah
-	@test/bench/steps bin/cairn
+PEER ?= ./buildah
+bench: deps build ## beside a peer (Debian's buildah; PEER=SCRIPT names another), in alternation, into docs/performance.md
+	$(GO) test ./test/bench -run '^$$' -bench Workloads -benchtime 1x -timeout 2h -args -cairn $(CURDIR)/bin/cairn -peer $(PEER) \
+	  -docs $(CURDIR)/docs/performance.md $(ARGS)
 
 conformance: build ## compare with the reference images, where the suite is at hand
 	@suite=../shared/conformance/conformance; \
