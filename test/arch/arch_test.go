@@ -55,6 +55,7 @@ var edges = map[string][]string{
 	"pkg/containers/native": {"pkg/containers/core", "pkg/engine", "pkg/image", "pkg/layer", "pkg/progress", "pkg/export", "executor"},
 	"pkg/containers":        {"pkg/containers/core", "pkg/containers/native"},
 	"pkg/containers/gc":     {"pkg/containers"},
+	"pkg/containers/docker": {"pkg/containers/core"},
 	// The command puts the parts of a build together.
 	"cmd/cairn": {"pkg/build", "pkg/cache", "pkg/userns", "pkg/progress", "pkg/secret", "pkg/solve", "pkg/source", "pkg/registry", "pkg/export",
 		"pkg/image", "pkg/plan", "pkg/dockerfile", "pkg/layer", "pkg/store", "pkg/ladder", "snapshot", "executor"},
@@ -63,6 +64,7 @@ var edges = map[string][]string{
 // sole are libraries that few rooms speak to for all. Tar streams that are layers are read and written by pkg/layer alone; the others that
 // import archive/tar handle archives that are not: ADD's, build contexts, and the tarballs that images travel in.
 var sole = map[string][]string{
+	"github.com/moby/moby/client":                          {"pkg/containers/docker"},
 	"github.com/urfave/cli":                                {"cmd/cairn"},
 	"github.com/moby/buildkit/frontend":                    {"pkg/dockerfile"},
 	"github.com/opencontainers/runc":                       {"executor/runc"},
