@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"maps"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -29,13 +30,34 @@ func Diff(ctx context.Context, upper string, lower Tree, w *Writer) error {
 	if err != nil {
 		return fmt.Errorf("comparing %s: %w", upper, err)
 	}
-	d := &differ{dirs: fds, lower: lower}
+	return (&differ{dirs: fds, lower: lower}).diff(ctx, upper, w)
+}
+
+// Said is what is known of the files of a root filesystem beside what the file system says of them.
+type Said interface {
+	// Describe completes e, made of st: it may change owner, mode, type, device number and attributes.
+	Describe(st *unix.Stat_t, e *Entry)
+	// Unchanged reports, without reading it, that the file st at name has the content that the layers below have there.
+	Unchanged(name string, st *unix.Stat_t) bool
+}
+
+// DiffRoot is Diff for a whole root filesystem in place of an overlay's upper directory: what lower has and root has not is removed.
+// The result is the same layer. Attributes on disk do not count, only those of said.
+func DiffRoot(ctx context.Context, root string, lower Tree, said Said, w *Writer) error {
+	fds, err := openDirs(root)
+	if err != nil {
+		return fmt.Errorf("comparing %s: %w", root, err)
+	}
+	return (&differ{dirs: fds, lower: lower, said: said}).diff(ctx, root, w)
+}
+
+func (d *differ) diff(ctx context.Context, dir string, w *Writer) error {
 	defer d.close()
 	if d.lower == nil {
 		d.lower = Stack(nil, nil)
 	}
-	if err := d.walk(ctx, ".", false); err != nil {
-		return fmt.Errorf("comparing %s: %w", upper, err)
+	if err := d.walk(ctx, ".", d.said != nil); err != nil {
+		return fmt.Errorf("comparing %s: %w", dir, err)
 	}
 	for _, c := range d.wanted() {
 		if err := ctx.Err(); err != nil {
@@ -51,6 +73,8 @@ func Diff(ctx context.Context, upper string, lower Tree, w *Writer) error {
 type differ struct {
 	dirs
 	lower Tree
+	// said is nil for an upper directory.
+	said  Said
 	found []*change
 }
 
@@ -129,8 +153,11 @@ func (d *differ) compare(ctx context.Context, dir, base string, hides bool) erro
 	if err != nil {
 		return err
 	}
+	if d.said != nil {
+		d.said.Describe(&st, &e)
+	}
 	c := &change{e: e}
-	if e.Type == Char && st.Rdev == 0 {
+	if d.said == nil && e.Type == Char && st.Rdev == 0 {
 		if old.Type != 0 {
 			d.found = append(d.found, &change{e: Entry{Path: name, Type: Whiteout}, changed: true})
 		}
@@ -145,12 +172,12 @@ func (d *differ) compare(ctx context.Context, dir, base string, hides bool) erro
 		c.inode = st.Ino
 	}
 	opaque := false
-	if e.Type == Dir {
+	if e.Type == Dir && d.said == nil {
 		if opaque, err = d.directory(&c.e); err != nil {
 			return err
 		}
 	}
-	same, err := d.same(&c.e, &old)
+	same, err := d.same(&c.e, &old, &st)
 	if err != nil {
 		return fmt.Errorf("%q: %w", name, err)
 	}
@@ -205,7 +232,7 @@ func (d *differ) directory(e *Entry) (opaque bool, err error) {
 }
 
 // same reports whether e is what lower has.
-func (d *differ) same(e, old *Entry) (bool, error) {
+func (d *differ) same(e, old *Entry, st *unix.Stat_t) (bool, error) {
 	if e.Type != old.Type || e.Mode != old.Mode || e.UID != old.UID || e.GID != old.GID ||
 		e.Devmajor != old.Devmajor || e.Devminor != old.Devminor || e.Linkname != old.Linkname {
 		return false, nil
@@ -219,12 +246,15 @@ func (d *differ) same(e, old *Entry) (bool, error) {
 	if e.Type != File {
 		return true, nil
 	}
+	if d.said != nil && (!maps.Equal(e.Xattrs, layerXattrs(old.Xattrs)) || d.said.Unchanged(e.Path, st)) {
+		return maps.Equal(e.Xattrs, layerXattrs(old.Xattrs)), nil
+	}
 	f, err := d.openFile(parentOf(e.Path), baseOf(e.Path))
 	if err != nil {
 		return false, err
 	}
 	defer f.Close()
-	own, _, err := readXattrs(int(f.Fd()))
+	own, _, err := d.xattrs(f, e)
 	if err != nil || !maps.Equal(own, layerXattrs(old.Xattrs)) {
 		return false, err
 	}
@@ -237,6 +267,14 @@ func (d *differ) same(e, old *Entry) (bool, error) {
 		return false, err
 	}
 	return hexDigest(hash.Sum(nil)) == want, nil
+}
+
+// xattrs returns the attributes of a file that is open.
+func (d *differ) xattrs(f *os.File, e *Entry) (own, overlay map[string]string, err error) {
+	if d.said != nil {
+		return e.Xattrs, nil, nil
+	}
+	return readXattrs(int(f.Fd()))
 }
 
 // layerXattrs returns those attributes that Diff writes.
@@ -300,7 +338,7 @@ func (d *differ) write(w *Writer, c *change) error {
 		return fmt.Errorf("writing layer: %w", err)
 	}
 	defer f.Close()
-	own, notes, err := readXattrs(int(f.Fd()))
+	own, notes, err := d.xattrs(f, &c.e)
 	if err != nil {
 		return fmt.Errorf("writing layer entry %q: %w", c.e.Path, err)
 	}

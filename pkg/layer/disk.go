@@ -17,6 +17,8 @@ type disk struct {
 	dirs
 	// uid and gid are the owner of what this process creates.
 	uid, gid int
+	// contents means that only what files hold counts: their metadata is elsewhere (UnpackContents).
+	contents bool
 	buf      []byte
 }
 
@@ -169,6 +171,9 @@ func (d *disk) copy(fd int, content io.Reader, size int64) error {
 // describe sets owner, mode and attributes of a file or directory, in the order in which none undoes another: a chown clears
 // setuid and capabilities.
 func (d *disk) describe(fd int, e *Entry) error {
+	if d.contents {
+		return unix.Fchmod(fd, contentMode(e))
+	}
 	if e.UID != d.uid || e.GID != d.gid {
 		if err := unix.Fchown(fd, e.UID, e.GID); err != nil {
 			return fmt.Errorf("changing the owner to %d:%d: %w", e.UID, e.GID, err)
@@ -181,13 +186,21 @@ func (d *disk) describe(fd int, e *Entry) error {
 }
 
 func (d *disk) chown(dir int, base string, e *Entry) error {
-	if e.UID == d.uid && e.GID == d.gid {
+	if d.contents || e.UID == d.uid && e.GID == d.gid {
 		return nil
 	}
 	if err := unix.Fchownat(dir, base, e.UID, e.GID, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return fmt.Errorf("changing the owner to %d:%d: %w", e.UID, e.GID, err)
 	}
 	return nil
+}
+
+// contentMode is the mode of a file or directory whose owner must always get at it.
+func contentMode(e *Entry) uint32 {
+	if e.Type == Dir {
+		return uint32(e.Mode)&0o777 | 0o700
+	}
+	return uint32(e.Mode)&0o777 | 0o600
 }
 
 func setTime(dir int, base string, t time.Time) error {
@@ -215,6 +228,9 @@ func (d *disk) node(name string, e *Entry) (bool, error) {
 		kind, dev = unix.S_IFCHR, int(unix.Mkdev(uint32(e.Devmajor), uint32(e.Devminor)))
 	case Block:
 		kind, dev = unix.S_IFBLK, int(unix.Mkdev(uint32(e.Devmajor), uint32(e.Devminor)))
+	}
+	if d.contents {
+		return false, nil
 	}
 	made := true
 	err := d.make(name, func(dir int, base string) error {
@@ -275,6 +291,9 @@ func (d *disk) link(target, name string) error {
 }
 
 func (d *disk) whiteout(name string) error {
+	if d.contents {
+		return nil
+	}
 	return d.make(name, func(dir int, base string) error { return unix.Mknodat(dir, base, unix.S_IFCHR, 0) })
 }
 
@@ -284,12 +303,12 @@ func (d *disk) finishDir(name string, e *Entry, opaque bool) error {
 	if err != nil {
 		return err
 	}
-	if opaque {
+	if opaque && !d.contents {
 		if err := unix.Fsetxattr(fd, xattrOpaque, []byte("y"), 0); err != nil {
 			return &xattrError{xattrOpaque, err}
 		}
 	}
-	if name == "." {
+	if name == "." && !d.contents {
 		// It was not made here.
 		if err := unix.Fchown(fd, e.UID, e.GID); err != nil {
 			return fmt.Errorf("changing the owner to %d:%d: %w", e.UID, e.GID, err)

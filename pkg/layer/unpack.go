@@ -26,22 +26,41 @@ import (
 // directory, a parent that is a file, a hard link to what the layer does not have before it, names too long for Linux, and
 // all that exceeds lim, is an error.
 func Unpack(ctx context.Context, r io.Reader, l Layer, dir string, lower Tree, lim Limits) (*Index, error) {
-	ix, err := unpack(ctx, r, l, dir, lower, lim)
+	ix, err := unpack(ctx, r, l, unpackTo{dir: dir, lower: lower}, lim)
 	if err != nil {
 		return nil, fmt.Errorf("unpacking layer %s: %w", l.DiffID, err)
 	}
 	return ix, nil
 }
 
-func unpack(ctx context.Context, r io.Reader, l Layer, dir string, lower Tree, lim Limits) (*Index, error) {
+// UnpackContents is Unpack for who may not change owners and does not mount: dir gets the files of the layer with their content and times,
+// at the paths at which Stack opens them. They belong to the caller, who can always read and write them; they are executable as in the
+// layer, and the rest of their metadata is in the index alone. Devices, FIFOs, whiteouts and attributes are not in dir.
+func UnpackContents(ctx context.Context, r io.Reader, l Layer, dir string, lower Tree, lim Limits) (*Index, error) {
+	ix, err := unpack(ctx, r, l, unpackTo{dir: dir, lower: lower, contents: true}, lim)
+	if err != nil {
+		return nil, fmt.Errorf("unpacking layer %s: %w", l.DiffID, err)
+	}
+	return ix, nil
+}
+
+// unpackTo is where a layer is unpacked, and how.
+type unpackTo struct {
+	dir      string
+	lower    Tree
+	contents bool
+}
+
+func unpack(ctx context.Context, r io.Reader, l Layer, into unpackTo, lim Limits) (*Index, error) {
 	var to *unpacker
-	if dir != "" {
-		d, err := openDisk(dir)
+	if into.dir != "" {
+		d, err := openDisk(into.dir)
 		if err != nil {
 			return nil, err
 		}
 		defer d.close()
-		to = &unpacker{disk: d, lower: lower}
+		d.contents = into.contents
+		to = &unpacker{disk: d, lower: into.lower}
 	}
 	rd := newReader(lim.withDefaults())
 	visit := func(h *tar.Header, n *node, content io.Reader) error { return nil }
