@@ -143,9 +143,8 @@ func otherBuilders() map[string]string {
 		"--no-push":         "nothing is pushed without --push",
 		"--tar-path":        "use --output type=docker,dest=FILE",
 		"--digest-file":     "use --metadata-file FILE",
-		"--authfile":        "set DOCKER_CONFIG to a folder with a config.json",
+		"--authfile":        "use `cairn login`, or set DOCKER_CONFIG to a folder with a config.json",
 		"--layers":          "every step makes a layer and is cached; --no-cache turns caching off",
-		"--isolation":       "RUN steps are always run in a sandbox",
 	}
 }
 

@@ -2,6 +2,8 @@ package main
 
 import (
 	"cmp"
+	"errors"
+	"io/fs"
 	"slices"
 	"strings"
 	"time"
@@ -128,6 +130,9 @@ func newImageRow(local *image.Local, e image.Entry) (imageRow, error) {
 		}
 	}
 	set, err := local.Get(e.Name)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, store.ErrCorrupt) {
+		return row, nil // damaged: its name is still there to be seen and removed
+	}
 	if err != nil {
 		return row, err
 	}

@@ -3,6 +3,7 @@ package build
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"path/filepath"
@@ -16,6 +17,7 @@ import (
 	"github.com/cairn-build/cairn/pkg/progress"
 	"github.com/cairn-build/cairn/pkg/solve"
 	"github.com/cairn-build/cairn/pkg/source"
+	"github.com/cairn-build/cairn/pkg/store"
 )
 
 // ShareOptions say where cache records come from and go to besides the local store.
@@ -42,7 +44,13 @@ type reuse struct {
 	// opening are the imports on their way; cancel ends them.
 	opening sync.WaitGroup
 	cancel  context.CancelFunc
+	// damaged counts the attempts that found damaged content in the store.
+	damaged int
 }
+
+// maxDamaged is how often a build starts again because the store held something damaged. What was found is gone each time, and is
+// made or fetched again.
+const maxDamaged = 20
 
 // openReuse puts the cache of a build together. Nothing is fetched before a step needs it.
 func openReuse(ctx context.Context, in *inputs, o Options) *reuse {
@@ -109,6 +117,10 @@ func (r *reuse) again(ctx context.Context, err error) bool {
 		return false
 	}
 	from, again := r.imports.Refuse(err)
+	if !again && errors.Is(err, store.ErrCorrupt) && r.damaged < maxDamaged {
+		r.damaged++
+		again = true
+	}
 	if !again {
 		return false
 	}

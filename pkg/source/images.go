@@ -108,7 +108,8 @@ func (im *Images) resolveNamed(ctx context.Context, n reference.Named, platform 
 	return img, nil
 }
 
-// fromStore looks for an image that was built or pulled under this name. One for another platform is passed over, as are damaged ones.
+// fromStore looks for an image that was built or pulled under this name. One for another platform is passed over. One that cannot be read is an
+// error: asking a registry instead could run a stranger's image of that name in the place of the user's own.
 func (im *Images) fromStore(ctx context.Context, n reference.Named, platform ocispec.Platform) (plan.ResolvedImage, bool, error) {
 	if _, ok := n.(reference.Digested); ok || im.o.Pull && !im.o.Offline {
 		return plan.ResolvedImage{}, false, nil
@@ -122,10 +123,13 @@ func (im *Images) fromStore(ctx context.Context, n reference.Named, platform oci
 	}
 	body, err := im.o.Store.ReadBlob(desc.Digest, registry.MaxManifest)
 	if err != nil {
-		return plan.ResolvedImage{}, false, nil
+		return plan.ResolvedImage{}, false, fmt.Errorf("reading image %s of the local store, which can only be removed or built again: %w", n, err)
 	}
 	doc := document{desc: desc, body: body, from: place{repo: n.Name()}}
 	img, err := im.pick(ctx, doc, platform)
+	if errors.Is(err, store.ErrCorrupt) {
+		return plan.ResolvedImage{}, false, fmt.Errorf("reading image %s of the local store: %w", n, err)
+	}
 	fits := platforms.Only(platform)
 	if err != nil || !fits.Match(platforms.Normalize(img.Config.Platform)) {
 		return plan.ResolvedImage{}, false, nil

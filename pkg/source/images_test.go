@@ -375,6 +375,34 @@ func TestLocalNames(t *testing.T) {
 	}
 }
 
+// TestDamagedLocalImage: a name that the user gave to an image of his own must never come to mean a stranger's because the image is damaged.
+func TestDamagedLocalImage(t *testing.T) {
+	reg, client, s := newRegistry(t), newClient(t), newStore(t)
+	ref := reg.addr + "/app:v1"
+	makeImage(t, ocispec.Platform{OS: "linux", Architecture: "amd64", Variant: "v3"}, nil).push(t, client, ref)
+	here := makeImage(t, amd64, nil)
+	if _, err := s.PutBlob(t.Context(), here.desc.MediaType, here.manifest); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.SetRef(ref, here.desc); err != nil {
+		t.Fatal(err)
+	}
+	blob := filepath.Join(s.Root(), "blobs", "sha256", here.desc.Digest.Encoded())
+	if err := os.Chmod(blob, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(blob, bytes.Repeat([]byte("x"), int(here.desc.Size)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	reg.reset(nil)
+	for range 2 { // the first reader drops the blob, the second finds none
+		im := source.NewImages(source.ImagesOptions{Store: s, Registry: client})
+		if got, err := im.ResolveImage(t.Context(), ref, amd64); err == nil || len(reg.log) > 0 {
+			t.Errorf("a damaged image of the local store was taken for %v, %v, after asking the registry %q", got.Digest, err, reg.log)
+		}
+	}
+}
+
 func TestOffline(t *testing.T) {
 	reg, client, s := newRegistry(t), newClient(t), newStore(t)
 	img := makeImage(t, amd64, nil)
