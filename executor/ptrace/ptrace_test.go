@@ -75,7 +75,13 @@ func newExecutor(t testing.TB) executor.Executor {
 	return e
 }
 
-func TestSuite(t *testing.T) { exectest.Suite(t, newExecutor) }
+func TestSuite(t *testing.T) {
+	exectest.Suite(t, newExecutor,
+		// There are no namespaces in this place, nothing can be masked, and nothing lifted.
+		"Namespaces", "NetworkNone", "Protected", "Insecure",
+		// Not done yet, which is why no ladder chooses this executor.
+		"Concurrent", "Dev", "ExitCodes", "Mounts", "Terminal", "Umask")
+}
 
 func TestSmoke(t *testing.T) {
 	e := newExecutor(t)
