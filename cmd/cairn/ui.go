@@ -183,11 +183,11 @@ func hintFor(err error) string {
 	case has("no such host", "connection refused", "network is unreachable"):
 		return "check the registry's name and the network"
 	case errors.Is(err, os.ErrPermission):
-		return "check who owns the file, or give another --root"
+		return "check who owns the file and may read or write it"
 	case errors.Is(err, context.DeadlineExceeded), has("i/o timeout"):
 		return "the other side did not answer in time: try again"
 	case has("no space left on device"):
-		return "make room, or keep state elsewhere with --root DIR"
+		return "make room on the disk of that file; state can be kept elsewhere with --root DIR"
 	}
 	return ""
 }

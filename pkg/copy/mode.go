@@ -34,12 +34,6 @@ func parseMode(s string) (mode, error) {
 	return mode{set: &set}, nil
 }
 
-// CheckMode reports whether a value of --chmod can be read.
-func CheckMode(s string) error {
-	_, err := parseMode(s)
-	return err
-}
-
 // parents is the mode of directories that are made on the way to the destination.
 func (m mode) parents() int64 {
 	if m.octal != nil {
