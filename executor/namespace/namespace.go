@@ -276,10 +276,11 @@ func (r *run) program(s *sandbox.Streams) (*program, error) {
 	if err := r.names(p); err != nil {
 		return nil, err
 	}
+	r.streams(p, s, u)
+	// Descriptors have been numbered as high as a limit of open files may not go.
 	if err := r.limits(p); err != nil {
 		return nil, err
 	}
-	r.streams(p, s, u)
 	r.workingDirectory(p)
 	if err := r.identity(p, u); err != nil {
 		return nil, err

@@ -123,6 +123,11 @@ type Streams struct {
 func (e *Engine) AttachContainer(ctx context.Context, id string, s Streams, attached func()) error {
 	p := pipes{}
 	defer p.close()
+	if s.Stdout != nil && same(s.Stdout, s.Stderr) {
+		// Two copies run at once, and a writer need not stand that.
+		one := &lockedWriter{w: s.Stdout}
+		s.Stdout, s.Stderr = one, one
+	}
 	params := attachParams{ref: ref{id}, Stdout: s.Stdout != nil, Stderr: s.Stderr != nil, Stdin: s.Stdin != nil}
 	for _, w := range []io.Writer{s.Stdout, s.Stderr} {
 		if w == nil {
@@ -143,6 +148,24 @@ func (e *Engine) AttachContainer(ctx context.Context, id string, s Streams, atta
 		}
 	}})
 	return errors.Join(err, p.finish())
+}
+
+// same reports whether two writers are one. Those of a type that cannot be compared are not.
+func same(a, b io.Writer) (yes bool) {
+	defer func() { _ = recover() }()
+	return a == b
+}
+
+// lockedWriter has one write at a time.
+type lockedWriter struct {
+	mu sync.Mutex
+	w  io.Writer
+}
+
+func (l *lockedWriter) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.w.Write(p)
 }
 
 // pipes are those of one attachment.
