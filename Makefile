@@ -12,7 +12,7 @@ TEST_DEPS  := $(DEMO_DEPS) buildah busybox-static curl docker-registry docker.io
 
 LINT_VERSION := v2.15.0
 
-.PHONY: build test lint demo bench conformance deps clean
+.PHONY: build test lint demo bench conformance tiers deps clean
 
 build: ## bin/cairn, one static binary
 	@.ci/deps $(BUILD_DEPS)
@@ -41,6 +41,9 @@ bench: deps build ## beside a peer (Debian's buildah; PEER=SCRIPT names another)
 conformance: build ## compare with the reference images, where the suite is at hand
 	@suite=../shared/conformance/conformance; \
 	if [ -x $$suite ]; then $$suite bin/cairn $(ARGS); else echo "$$suite is not here"; exit 1; fi
+
+tiers: build ## the same image in CI containers of every kind, where the suite is at hand
+	@test/tiers/run bin/cairn $(ARGS)
 
 deps: ## the Debian packages that building and testing need
 	@.ci/deps $(TEST_DEPS)

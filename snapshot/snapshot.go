@@ -10,6 +10,7 @@ import (
 	"context"
 	"io"
 
+	"github.com/cairn-build/cairn/pkg/fakeroot"
 	"github.com/cairn-build/cairn/pkg/layer"
 	"github.com/opencontainers/go-digest"
 )
@@ -47,4 +48,18 @@ type RWLayer interface {
 	Commit() (ROLayer, error)
 	// Release unmounts and drops what was not committed. It is idempotent.
 	Release() error
+}
+
+// Owned is implemented by writable root filesystems whose files cannot have the owners, modes, devices and attributes that they are to have:
+// the Table says what they have. It is for executor.Spec.Owners: what the executor leaves in it is what Commit puts into the layer.
+type Owned interface {
+	Owners() *fakeroot.Table
+}
+
+// OwnersOf returns the table of a root filesystem; nil for one whose files say for themselves.
+func OwnersOf(rw RWLayer) *fakeroot.Table {
+	if o, ok := rw.(Owned); ok {
+		return o.Owners()
+	}
+	return nil
 }

@@ -33,8 +33,8 @@ type kindOf func(c *credentials) *ids
 
 // change sets real, effective and saved id, each unless it is sameID, as setresuid(2) does.
 func (c *credentials) change(kind kindOf, r, e, s uint32) error {
-	i := kind(c)
-	if c.uid.e != 0 {
+	i, root := kind(c), c.uid.e == 0
+	if !c.capable() {
 		for _, id := range []uint32{r, e, s} {
 			if id != sameID && !i.has(id) {
 				return unix.EPERM
@@ -50,6 +50,9 @@ func (c *credentials) change(kind kindOf, r, e, s uint32) error {
 	set(&i.e, e)
 	set(&i.s, s)
 	i.fs = i.e
+	if root && c.uid.e != 0 {
+		c.permitted, c.effective = c.keep || c.uid.has(0), false
+	}
 	return nil
 }
 
@@ -70,7 +73,7 @@ func setID(kind kindOf) handler {
 			return fail(unix.EINVAL)
 		}
 		return c.become(func(creds *credentials) error {
-			if creds.uid.e == 0 {
+			if creds.capable() {
 				return creds.change(kind, id, id, id)
 			}
 			return creds.change(kind, sameID, id, sameID)
@@ -151,7 +154,7 @@ func setgroups(c *call) answer {
 		return fail(err)
 	}
 	return c.become(func(creds *credentials) error {
-		if creds.uid.e != 0 {
+		if !creds.capable() {
 			return unix.EPERM
 		}
 		creds.groups = nil
@@ -184,20 +187,43 @@ func capget(c *call) answer {
 			return fail(unix.ESRCH)
 		}
 	}
-	if t.creds().uid.e != 0 {
-		return errorOrZero(c.memory().words(c.args[1], 0, 0, 0, 0, 0, 0))
+	var effective, permitted uint32
+	creds := t.creds()
+	if creds.capable() {
+		effective = dockerCapabilityBits
 	}
-	return errorOrZero(c.memory().words(c.args[1], dockerCapabilityBits, dockerCapabilityBits, 0, 0, 0, 0))
+	if creds.uid.e == 0 || creds.permitted {
+		permitted = dockerCapabilityBits
+	}
+	return errorOrZero(c.memory().words(c.args[1], effective, permitted, 0, 0, 0, 0))
 }
 
 const dockerCapabilityBits = 0xa80425fb
 
-// capset believes everybody: what a task may do hangs on its user id alone.
-func capset(*call) answer { return value(0) }
+// capset takes and gives the capabilities of who has ceased to be root but kept them.
+func capset(c *call) answer {
+	var data [8]byte
+	if err := c.memory().readFull(c.args[1], data[:]); err != nil {
+		return fail(err)
+	}
+	effective, permitted := binary.NativeEndian.Uint32(data[:]) != 0, binary.NativeEndian.Uint32(data[4:]) != 0
+	return c.become(func(creds *credentials) error {
+		if creds.uid.e == 0 {
+			return nil
+		}
+		if !creds.permitted && (effective || permitted) {
+			return unix.EPERM
+		}
+		creds.permitted, creds.effective = permitted, effective
+		return nil
+	})
+}
 
 // prctl answers what is asked about capabilities (emulatedPrctl).
 func prctl(c *call) answer {
 	switch c.args[0] {
+	case unix.PR_SET_KEEPCAPS:
+		return c.become(func(creds *credentials) error { creds.keep = c.args[1] != 0; return nil })
 	case unix.PR_CAPBSET_READ:
 		if c.args[1] > unix.CAP_LAST_CAP {
 			return fail(unix.EINVAL)
@@ -211,7 +237,7 @@ func prctl(c *call) answer {
 		}
 		return fail(unix.EPERM)
 	}
-	if c.task.creds().uid.e != 0 {
+	if !c.task.creds().capable() {
 		return fail(unix.EPERM)
 	}
 	return value(0)

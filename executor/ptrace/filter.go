@@ -20,7 +20,7 @@ const forbiddenClone = unix.CLONE_UNTRACED | unix.CLONE_NEWUSER | unix.CLONE_NEW
 
 // emulatedPrctl are the operations of prctl(2) that speak of capabilities.
 func emulatedPrctl() []uint32 {
-	return []uint32{unix.PR_CAPBSET_READ, unix.PR_CAPBSET_DROP, unix.PR_SET_SECUREBITS, unix.PR_GET_SECUREBITS, unix.PR_CAP_AMBIENT}
+	return []uint32{unix.PR_SET_KEEPCAPS, unix.PR_CAPBSET_READ, unix.PR_CAPBSET_DROP, unix.PR_SET_SECUREBITS, unix.PR_GET_SECUREBITS, unix.PR_CAP_AMBIENT}
 }
 
 // refused are the calls that are answered at once: 0 is success.

@@ -240,6 +240,7 @@ func (l *loop) executed(id int) {
 		c.gid.e = *p.setgid
 	}
 	c.uid.s, c.uid.fs, c.gid.s, c.gid.fs = c.uid.e, c.uid.e, c.gid.e, c.gid.e
+	c.keep, c.permitted, c.effective = false, false, false
 	t.setCreds(c)
 	if err := describe(t, p.exe); err != nil {
 		l.remark("describing " + p.exe + ": " + err.Error())

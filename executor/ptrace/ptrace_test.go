@@ -1,6 +1,8 @@
 package ptrace_test
 
 import (
+	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -10,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/cairn-build/cairn/executor"
 	"github.com/cairn-build/cairn/executor/exectest"
@@ -27,7 +30,26 @@ func TestMain(m *testing.M) {
 	if os.Getenv(placeVar) == "" && os.Getuid() == 0 {
 		os.Exit(runAsStranger())
 	}
+	if os.Getenv(helperVar) != "" {
+		os.Exit(helperSleep())
+	}
 	os.Exit(m.Run())
+}
+
+// helperVar makes this test binary run helperSleep, over "directory:root".
+const helperVar = "PTRACE_TEST_SLEEP"
+
+// helperSleep runs processes without end, for TestKillLeavesNothing.
+func helperSleep() int {
+	dir, root, _ := strings.Cut(os.Getenv(helperVar), ":")
+	e, err := ptrace.New(ptrace.Options{Dir: dir})
+	if err == nil {
+		spec := exectest.Shell(root, "sleep 1357 & setsid sleep 1357 & echo ready; wait")
+		spec.Process.Stdout = os.Stdout
+		err = e.Run(context.Background(), spec)
+	}
+	fmt.Fprintln(os.Stderr, err)
+	return 1
 }
 
 func runAsStranger() int {
@@ -89,5 +111,47 @@ func TestSmoke(t *testing.T) {
 	spec.Process.Stdout, spec.Process.Stderr = os.Stdout, os.Stderr
 	if err := e.Run(t.Context(), spec); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// kill -9 of the builder, at once and as a whole, leaves no process of a RUN.
+func TestKillLeavesNothing(t *testing.T) {
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Env = append(os.Environ(), helperVar+"="+t.TempDir()+":"+exectest.Root(t))
+	cmd.Stderr = os.Stderr
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if line, err := bufio.NewReader(stdout).ReadString('\n'); line != "ready\n" {
+		t.Fatalf("%q, %v", line, err)
+	}
+	sleeping := func() (pids []string) {
+		files, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+		for _, f := range files {
+			if b, _ := os.ReadFile(f); strings.HasPrefix(string(b), "sleep\x001357") {
+				pids = append(pids, f)
+			}
+		}
+		return pids
+	}
+	for i := 0; len(sleeping()) < 2; i++ {
+		if i == 1000 {
+			t.Fatal("nothing sleeps")
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait()
+	for i := 0; len(sleeping()) != 0; i++ {
+		if i == 1000 {
+			t.Fatalf("STILL RUNNING: %v", sleeping())
+		}
+		time.Sleep(10 * time.Millisecond)
 	}
 }

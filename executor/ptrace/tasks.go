@@ -137,7 +137,13 @@ func (i ids) line() string {
 type credentials struct {
 	uid, gid ids
 	groups   []uint32
+	// Root has its capabilities whatever these say. keep is PR_SET_KEEPCAPS; who then becomes another user has them permitted, and effective
+	// again once capset(2) has said so, until the next exec. They count for ids, not for files.
+	keep, permitted, effective bool
 }
+
+// capable reports whether ids may be changed at will.
+func (c credentials) capable() bool { return c.uid.e == 0 || c.effective }
 
 func (c credentials) in(gid uint32) bool { return c.gid.fs == gid || slices.Contains(c.groups, gid) }
 

@@ -37,7 +37,7 @@ var edges = map[string][]string{
 	"pkg/image":    {"pkg/plan", "pkg/layer", "pkg/store"},
 	"pkg/image/v1": {"pkg/image"},
 	"pkg/export":   {"pkg/registry", "pkg/layer", "pkg/store", "pkg/image", "pkg/progress"},
-	"snapshot":     {"pkg/layer"},
+	"snapshot":     {"pkg/layer", "pkg/fakeroot"},
 	"snapshot/...": {"snapshot", "pkg/layer", "pkg/store", "pkg/fakeroot"},
 	"executor/...": {"executor", "executor/process", "executor/sandbox", "pkg/userns", "pkg/fakeroot"},
 	"pkg/solve": {"pkg/plan", "pkg/cache", "pkg/source", "pkg/layer", "pkg/store", "pkg/secret", "pkg/progress", "pkg/copy",
