@@ -515,7 +515,12 @@ func FuzzGitURL(f *testing.F) {
 		if u.Subdir != "" && !fs.ValidPath(u.Subdir) {
 			t.Errorf("%q: subdir %q", s, u.Subdir)
 		}
-		if strings.Contains(u.Remote, "://-") || strings.Contains(u.Remote, "@-") {
+		_, host, ok := strings.Cut(u.Remote, "://")
+		if !ok {
+			host = u.Remote
+		}
+		host = host[:strings.IndexAny(host+"/", "/:")]
+		if strings.HasPrefix(host, "-") || strings.HasPrefix(host[strings.LastIndex(host, "@")+1:], "-") {
 			t.Errorf("%q: the host of %q begins with a dash", s, u.Remote)
 		}
 	})

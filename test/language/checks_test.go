@@ -33,20 +33,26 @@ func checkTable() table {
 		rule("ExposeInvalidFormat", 2, "FROM scratch\nEXPOSE 127.0.0.1:80:8080\n", "FROM scratch\nEXPOSE 8080\n"),
 		rule("ExposeProtoCasing", 2, "FROM scratch\nEXPOSE 53/UDP\n", "FROM scratch\nEXPOSE 53/udp\n"),
 		rule("FromAsCasing", 1, "FROM scratch as one\n", "FROM scratch AS one\n"),
-		rule("FromPlatformFlagConstDisallowed", 1, "FROM --platform=linux/amd64 scratch AS one\n", "FROM --platform=$BUILDPLATFORM scratch AS one\n"),
-		rule("InvalidBaseImagePlatform", 2, "ARG p=linux/s390x\nFROM --platform=$p {base}\n", "ARG p=$BUILDPLATFORM\nFROM --platform=$p {base}\n"),
-		[]row{{name: "InvalidDefaultArgInFrom wrong", file: "ARG name\nFROM $name\n", args: []string{"--build-arg", "name=scratch"}, shows: []string{"InvalidDefaultArgInFrom:2"}},
+		rule("FromPlatformFlagConstDisallowed", 1, "FROM --platform=linux/amd64 scratch AS one\n",
+			"FROM --platform=$BUILDPLATFORM scratch AS one\n"),
+		rule("InvalidBaseImagePlatform", 2, "ARG p=linux/s390x\nFROM --platform=$p {base}\n",
+			"ARG p=$BUILDPLATFORM\nFROM --platform=$p {base}\n"),
+		[]row{{name: "InvalidDefaultArgInFrom wrong", file: "ARG name\nFROM $name\n",
+			args: []string{"--build-arg", "name=scratch"}, shows: []string{"InvalidDefaultArgInFrom:2"}},
 			{name: "InvalidDefaultArgInFrom right", file: "ARG name=scratch\nFROM $name\n"}},
-		rule("InvalidDefinitionDescription", 4, "# check=experimental=InvalidDefinitionDescription\n\n# this says nothing of its name\nFROM scratch AS one\n",
+		rule("InvalidDefinitionDescription", 4,
+			"# check=experimental=InvalidDefinitionDescription\n\n# this says nothing of its name\nFROM scratch AS one\n",
 			"# check=experimental=InvalidDefinitionDescription\n\n# one is the first of its kind\nFROM scratch AS one\n"),
 		rule("JSONArgsRecommended", 2, "FROM scratch\nCMD run it\n", "FROM scratch\nCMD [\"run\", \"it\"]\n"),
 		rule("LegacyKeyValueFormat", 2, "FROM scratch\nENV name some value\n", "FROM scratch\nENV name=\"some value\"\n"),
-		rule("MaintainerDeprecated", 2, "FROM scratch\nMAINTAINER ann\n", "FROM scratch\nLABEL org.opencontainers.image.authors=ann\n"),
+		rule("MaintainerDeprecated", 2, "FROM scratch\nMAINTAINER ann\n",
+			"FROM scratch\nLABEL org.opencontainers.image.authors=ann\n"),
 		rule("MultipleInstructionsDisallowed", 2, "FROM scratch\nCMD [\"a\"]\nCMD [\"b\"]\n", "FROM scratch\nCMD [\"b\"]\n"),
 		rule("NoEmptyContinuation", 4, "FROM {base}\nRUN true && \\\n\n    true\n", "FROM {base}\nRUN true && \\\n    true\n"),
 		rule("RedundantTargetPlatform", 1, "FROM --platform=$TARGETPLATFORM scratch AS one\n", "FROM scratch AS one\n"),
 		rule("ReservedStageName", 1, "FROM scratch AS context\n", "FROM scratch AS one\n"),
-		rule("SecretsUsedInArgOrEnv", 2, "FROM scratch\nARG DEPLOY_TOKEN\n", "FROM {base}\nRUN --mount=type=secret,id=DEPLOY_TOKEN true\n"),
+		rule("SecretsUsedInArgOrEnv", 2, "FROM scratch\nARG DEPLOY_TOKEN\n",
+			"FROM {base}\nRUN --mount=type=secret,id=DEPLOY_TOKEN true\n"),
 		rule("StageNameCasing", 1, "FROM scratch AS One\n", "FROM scratch AS one\n"),
 		rule("UndefinedArgInFrom", 1, "FROM scratch${suffix}\n", "ARG suffix=\nFROM scratch${suffix}\n"),
 		rule("UndefinedVar", 2, "FROM scratch\nLABEL a=$nope\n", "FROM scratch\nARG nope\nLABEL a=$nope\n"),
@@ -128,17 +134,24 @@ func TestCalls(t *testing.T) {
 		code        int
 		stdout, err string
 	}{
-		{[]string{"--call", "targets"}, 0, "TARGET        DESCRIPTION\ntools         are what the others need\napp (default) \n", ""},
-		{[]string{"--call", "outline"}, 0, "TARGET: app\n\nBUILD ARG   VALUE   DESCRIPTION\nversion     3       is that of the release\ndebug               \n\n" +
-			"SECRET   REQUIRED\nkey      true\n\nSSH       REQUIRED\ndefault   \n\n", ""},
+		{[]string{"--call", "targets"}, 0,
+			"TARGET        DESCRIPTION\ntools         are what the others need\napp (default) \n", ""},
+		{[]string{"--call", "outline"}, 0,
+			"TARGET: app\n\nBUILD ARG   VALUE   DESCRIPTION\nversion     3       is that of the release\n" +
+				"debug               \n\n" +
+				"SECRET   REQUIRED\nkey      true\n\nSSH       REQUIRED\ndefault   \n\n", ""},
 		{[]string{"--call", "outline", "--target", "tools"}, 0, "TARGET:      tools\nDESCRIPTION: are what the others need\n\n" +
 			"BUILD ARG   VALUE   DESCRIPTION\nversion     3       is that of the release\n\n", ""},
 		{[]string{"--check", "-f", p.ctx + "/fine.Dockerfile"}, 0, "Check complete, no warnings found.\n", ""},
-		{[]string{"--check", "-f", p.ctx + "/wrong.Dockerfile"}, 1, "Check complete, 2 warnings have been found!\n\nWARNING: MaintainerDeprecated - " +
-			"https://docs.docker.com/go/dockerfile/rule/maintainer-deprecated/\nMaintainer instruction is deprecated in favor of using label\nwrong.Dockerfile:2\n" +
-			"--------------------\n   1 |     FROM scratch\n   2 | >>> MAINTAINER ann\n   3 |     WORKDIR src\n   4 |     \n--------------------\n\n" +
-			"WARNING: WorkdirRelativePath", ""},
-		{[]string{"--check", "-f", p.ctx + "/bad.Dockerfile"}, 1, "Check complete, 1 warning has been found!\n", "unknown instruction: NOPE"},
+		{[]string{"--check", "-f", p.ctx + "/wrong.Dockerfile"}, 1,
+			"Check complete, 2 warnings have been found!\n\nWARNING: MaintainerDeprecated - " +
+				"https://docs.docker.com/go/dockerfile/rule/maintainer-deprecated/\n" +
+				"Maintainer instruction is deprecated in favor of using label\nwrong.Dockerfile:2\n" +
+				"--------------------\n   1 |     FROM scratch\n   2 | >>> MAINTAINER ann\n   3 |     WORKDIR src\n" +
+				"   4 |     \n--------------------\n\n" +
+				"WARNING: WorkdirRelativePath", ""},
+		{[]string{"--check", "-f", p.ctx + "/bad.Dockerfile"}, 1, "Check complete, 1 warning has been found!\n",
+			"unknown instruction: NOPE"},
 		{[]string{"--check", "--call", "outline"}, 2, "", "ask for different things"},
 	} {
 		t.Run(strings.ReplaceAll(strings.Join(tc.args, " "), p.ctx+"/", ""), func(t *testing.T) {
@@ -153,7 +166,9 @@ func TestCalls(t *testing.T) {
 		Name string
 		Args []struct{ Name, Value, Description string }
 	}
-	if err := json.Unmarshal([]byte(res.Stdout), &outline); err != nil || outline.Name != "app" || len(outline.Args) != 2 || outline.Args[0].Description != "is that of the release" {
+	if err := json.Unmarshal([]byte(res.Stdout),
+		&outline); err != nil || outline.Name != "app" || len(outline.Args) != 2 || outline.Args[0].Description != "is "+
+		"that of the release" {
 		t.Errorf("%v %+v", err, outline)
 	}
 }

@@ -114,7 +114,8 @@ func newWorld(t *testing.T) *world {
 	w := &world{home: harness.NewHome(t, harness.User{Name: "self", UID: os.Getuid(), GID: os.Getgid()}), registry: registry}
 	w.vars = map[string]string{"base": registry.Busybox(t), "registry": registry.Addr}
 	maps.Copy(w.vars, startServers(t))
-	ref := append(append([]string{"skopeo", "inspect", "--format", "{{.Digest}}"}, registry.Skopeo("")...), "docker://"+w.vars["base"])
+	ref := append(append([]string{"skopeo", "inspect", "--format", "{{.Digest}}"}, registry.Skopeo("")...),
+		"docker://"+w.vars["base"])
 	w.vars["digest"] = strings.TrimSpace(harness.Run(t, ref...))
 	return w
 }

@@ -59,10 +59,14 @@ func multi(t *testing.T, p *place) {
 		return
 	}
 	file := filepath.Join(p.dir, "multi.Dockerfile")
-	harness.WriteFiles(t, p.dir, map[string]string{"multi.Dockerfile": "FROM scratch\nARG TARGETARCH\nLABEL for=$TARGETARCH\nCOPY <<E /arch\n$TARGETARCH\nE\n"})
-	p.home.Cairn("build", "--root", p.home.Root, "-f", file, "--platform", "linux/amd64,linux/arm64", "--push", "-t", name, p.ctx).OK(t)
+	harness.WriteFiles(t, p.dir,
+		map[string]string{"multi.Dockerfile": "FROM scratch\nARG TARGETARCH\nLABEL for=$TARGETARCH\nCOPY <<E /arch\n" +
+			"$TARGETARCH\nE\n"})
+	p.home.Cairn("build", "--root", p.home.Root, "-f", file, "--platform", "linux/amd64,linux/arm64", "--push", "-t", name,
+		p.ctx).OK(t)
 	for _, arch := range []string{"amd64", "arm64"} {
-		harness.Run(t, "skopeo", "copy", "-q", "--override-arch", arch, "--src-tls-verify=false", "docker://"+name, "dir:"+filepath.Join(p.dir, arch))
+		harness.Run(t, "skopeo", "copy", "-q", "--override-arch", arch, "--src-tls-verify=false", "docker://"+name,
+			"dir:"+filepath.Join(p.dir, arch))
 	}
 }
 

@@ -19,9 +19,11 @@ func TestPush(t *testing.T) {
 	w := newWorld(t)
 	p := w.place(t)
 	name := w.registry.Name("two:v1")
-	harness.WriteFiles(t, p.ctx, map[string]string{"Dockerfile": p.fill("FROM --platform=$BUILDPLATFORM {base} AS build\nARG TARGETARCH\n" +
-		"RUN echo for $TARGETARCH > /out\nFROM scratch\nCOPY --from=build /out /out\n")})
-	res := w.home.Cairn("build", "--root", w.home.Root, "--progress=plain", "--platform", "linux/amd64,linux/arm64", "-t", name, "--push",
+	harness.WriteFiles(t, p.ctx,
+		map[string]string{"Dockerfile": p.fill("FROM --platform=$BUILDPLATFORM {base} AS build\nARG TARGETARCH\n" +
+			"RUN echo for $TARGETARCH > /out\nFROM scratch\nCOPY --from=build /out /out\n")})
+	res := w.home.Cairn("build", "--root", w.home.Root, "--progress=plain", "--platform", "linux/amd64,linux/arm64", "-t", name,
+		"--push",
 		"--metadata-file", filepath.Join(p.dir, "meta.json"), p.ctx).OK(t)
 	for _, step := range []string{"[linux/amd64 stage-1 1/1] COPY", "[linux/arm64 stage-1 1/1] COPY"} {
 		if !strings.Contains(res.Stderr, step) {
@@ -33,7 +35,8 @@ func TestPush(t *testing.T) {
 	if err := json.Unmarshal([]byte(raw), &index); err != nil || len(index.Manifests) != 2 {
 		t.Fatalf("%v: %s", err, raw)
 	}
-	digest := strings.TrimSpace(harness.Run(t, "skopeo", "inspect", "--tls-verify=false", "--format", "{{.Digest}}", "docker://"+name))
+	digest := strings.TrimSpace(harness.Run(t, "skopeo", "inspect", "--tls-verify=false", "--format", "{{.Digest}}",
+		"docker://"+name))
 	meta, err := os.ReadFile(filepath.Join(p.dir, "meta.json"))
 	if err != nil || !strings.Contains(string(meta), digest) {
 		t.Errorf("the metadata file does not name %s: %v %s", digest, err, meta)
@@ -65,13 +68,15 @@ func TestEmulation(t *testing.T) {
 	if entries, _ := filepath.Glob(binfmtDir + "/*aarch64*"); len(entries) > 0 {
 		t.Fatalf("this machine runs arm64 programs already: %v", entries)
 	}
-	run := row{file: "FROM {arm}\nRUN echo \"$(uname -m)\" > /o; cp /o /p\n", args: []string{"--no-cache", "--platform", "linux/arm64"}}
+	run := row{file: "FROM {arm}\nRUN echo \"$(uname -m)\" > /o; cp /o /p\n",
+		args: []string{"--no-cache", "--platform", "linux/arm64"}}
 	script := row{file: "FROM {arm}\nCOPY --chmod=755 <<E /s\n#!/bin/sh\nuname -m > /o\nE\nRUN [\"/s\"]\n", args: run.args}
 
 	t.Run("no interpreter", func(t *testing.T) {
 		for _, r := range []row{run, script} {
 			p := w.place(t)
-			r.in(t, p).Fails(t, 1, "is a program for arm64", "no interpreter for arm64 is registered with binfmt_misc", "qemu-aarch64", "flag F", "Dockerfile:")
+			r.in(t, p).Fails(t, 1, "is a program for arm64", "no interpreter for arm64 is registered with binfmt_misc",
+				"qemu-aarch64", "flag F", "Dockerfile:")
 		}
 	})
 	t.Run("no RUN needs no interpreter", func(t *testing.T) {
@@ -117,7 +122,8 @@ func TestEmulation(t *testing.T) {
 	t.Run("both platforms in one build", func(t *testing.T) {
 		register(t, "F")
 		p := w.place(t)
-		row{file: "FROM --platform=linux/arm64 {arm} AS arm64\nFROM --platform=linux/amd64 {base} AS amd64\nFROM $TARGETARCH\nRUN uname -m > /o\n",
+		row{file: "FROM --platform=linux/arm64 {arm} AS arm64\nFROM --platform=linux/amd64 {base} AS amd64\n" +
+			"FROM $TARGETARCH\nRUN uname -m > /o\n",
 			args: []string{"--no-cache", "--platform", "linux/amd64,linux/arm64"}}.in(t, p).OK(t)
 		ims := readArchive(t, p.out)
 		has("/o", unameMachine()+"\n")(t, ims[0])

@@ -40,7 +40,8 @@ func startServers(t *testing.T) map[string]string {
 	}
 	file("/file.txt", "remote\n")
 	file("/dir/", "served as a directory\n")
-	file("/archive.tar.gz", string(archive(t, map[string]string{"Dockerfile": "FROM scratch\nCOPY in.txt /\n", "in.txt": "from an archive\n"})))
+	file("/archive.tar.gz",
+		string(archive(t, map[string]string{"Dockerfile": "FROM scratch\nCOPY in.txt /\n", "in.txt": "from an archive\n"})))
 	file("/Dockerfile", "FROM scratch\nENV from=http\n")
 	mux.HandleFunc("/named", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Disposition", `attachment; filename="called.txt"`)
