@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 )
 
@@ -46,8 +47,21 @@ func (r *Registry) BusyboxArm(t testing.TB) string {
 	})
 }
 
-// publishing keeps two tests from making the same layout.
+// publishing keeps two tests of this process from making the same layout; a locked file keeps those of others from it.
 var publishing sync.Mutex
+
+// lock locks a file until the function it returns is called.
+func lock(t testing.TB, file string) func() {
+	t.Helper()
+	f, err := os.OpenFile(file, os.O_CREATE|os.O_RDWR|syscall.O_CLOEXEC, 0o644)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	return func() { _ = f.Close() }
+}
 
 // publish makes an OCI layout with umoci, once for all runs, and copies it to the registry with skopeo: nothing of cairn's own code has
 // a part in the bases that it is tested on.
@@ -61,6 +75,7 @@ func (r *Registry) publishFor(t testing.TB, name, arch string, rootfs func(testi
 	publishing.Lock()
 	defer publishing.Unlock()
 	layout := filepath.Join(cacheDir(t), "base-"+name)
+	defer lock(t, layout+".lock")()
 	if _, err := os.Stat(filepath.Join(layout, "index.json")); err != nil {
 		tarball := layout + ".tar"
 		rootfs(t, tarball)

@@ -19,6 +19,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/opencontainers/go-digest"
 )
 
 // tags are the build tags of the shipped program.
@@ -47,11 +49,13 @@ var binary = struct {
 func Binary(t testing.TB) string {
 	t.Helper()
 	binary.Do(func() {
-		dir := filepath.Join(cacheDir(t), "bin")
+		// Each checkout has its own, so that tests of two of them can run at once.
+		module := Module(t)
+		dir := filepath.Join(cacheDir(t), "bin-"+digest.FromString(module).Encoded()[:12])
 		binary.path = filepath.Join(dir, "cairn")
 		cmd := exec.Command("go", "build", "-trimpath", "-tags", tags,
 			"-ldflags", `-s -w -linkmode external -extldflags "-static"`, "-o", binary.path, "./cmd/cairn")
-		cmd.Dir = Module(t)
+		cmd.Dir = module
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=1")
 		if out, err := cmd.CombinedOutput(); err != nil {
 			binary.err = fmt.Errorf("building cairn: %w\n%s", err, out)
