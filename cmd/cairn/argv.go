@@ -5,7 +5,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/agext/levenshtein"
+	"github.com/cairn-build/cairn/pkg/suggest"
 	"github.com/urfave/cli/v2"
 )
 
@@ -122,8 +122,8 @@ func unknownFlag(cmd *cli.Command, flag string) error {
 			}
 		}
 	}
-	if best := nearest(flag, names); best != "" {
-		return err.withHint("did you mean %s?", best)
+	if hint := suggest.Hint(flag, names); hint != "" {
+		return err.withHint("%s", hint)
 	}
 	return err.withHint("see `cairn %s --help`", cmd.FullName())
 }
@@ -148,21 +148,6 @@ func otherBuilders() map[string]string {
 	}
 }
 
-// nearest returns the candidate that differs least from what was typed, "" where none is near.
-func nearest(typed string, candidates []string) string {
-	best, least := "", 1+len(strings.TrimLeft(typed, "-"))/3
-	for _, c := range candidates {
-		d := levenshtein.Distance(strings.ToLower(typed), c, nil)
-		if strings.HasPrefix(c, typed) && len(strings.TrimLeft(typed, "-")) >= 3 {
-			d = 1
-		}
-		if d < least || (d == least && best == "") {
-			best, least = c, d
-		}
-	}
-	return best
-}
-
 // unknownCommand is the error for a command that cairn does not have.
 func unknownCommand(commands []*cli.Command, typed string) error {
 	var names []string
@@ -170,7 +155,7 @@ func unknownCommand(commands []*cli.Command, typed string) error {
 		names = append(names, c.Names()...)
 	}
 	err := usagef("unknown command %q", typed)
-	if best := nearest(typed, names); best != "" {
+	if best := suggest.Nearest(typed, names); best != "" {
 		return err.withHint("did you mean `cairn %s`?", best)
 	}
 	return err.withHint("see `cairn --help`")

@@ -11,9 +11,10 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/agext/levenshtein"
 	"github.com/distribution/reference"
 	"github.com/opencontainers/go-digest"
+
+	"github.com/cairn-build/cairn/pkg/suggest"
 )
 
 // The types of places that records are exported to and imported from.
@@ -152,14 +153,14 @@ func readLocation(s string, d direction) (Location, error) {
 		if l.Type == "" {
 			return l, fmt.Errorf("type= is missing; there are %s", strings.Join(types, ", "))
 		}
-		return l, fmt.Errorf("unknown type %q%s; there are %s", l.Type, didYouMean(l.Type, types), strings.Join(types, ", "))
+		return l, fmt.Errorf("unknown type %q%s; there are %s", l.Type, suggest.Remark(l.Type, types), strings.Join(types, ", "))
 	}
 	if len(l.IDs) > 0 && !slices.Contains(known, "id") {
 		attrs["id"] = l.IDs[0]
 	}
 	for _, k := range slices.Sorted(maps.Keys(attrs)) {
 		if !slices.Contains(known, k) {
-			return l, fmt.Errorf("unknown key %s of type=%s%s; there are %s", k, l.Type, didYouMean(k, known), strings.Join(known, ", "))
+			return l, fmt.Errorf("unknown key %s of type=%s%s; there are %s", k, l.Type, suggest.Remark(k, known), strings.Join(known, ", "))
 		}
 		if err := l.set(k, attrs[k]); err != nil {
 			return l, err
@@ -217,18 +218,4 @@ func (l Location) complete(d direction) error {
 		return fmt.Errorf("type=local needs %s=DIRECTORY", d.keys[TypeLocal][0])
 	}
 	return nil
-}
-
-// didYouMean returns " (did you mean X?)" where one of known is near s.
-func didYouMean(s string, known []string) string {
-	best, dist := "", 3
-	for _, k := range known {
-		if n := levenshtein.Distance(s, k, nil); n < dist {
-			best, dist = k, n
-		}
-	}
-	if best == "" {
-		return ""
-	}
-	return fmt.Sprintf(" (did you mean %s?)", best)
 }

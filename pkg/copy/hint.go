@@ -4,8 +4,8 @@ import (
 	"fmt"
 	"path"
 
-	"github.com/agext/levenshtein"
 	"github.com/cairn-build/cairn/pkg/layer"
+	"github.com/cairn-build/cairn/pkg/suggest"
 )
 
 // Ignorer is implemented by trees that leave out files on purpose: a build context with a .dockerignore.
@@ -33,7 +33,11 @@ func notFound(t layer.Tree, name string) error {
 		dir = cleanName(dir)
 		if real, rerr := layer.Resolve(t, dir); rerr == nil {
 			if children, rerr := t.ReadDir(real); rerr == nil {
-				if s := nearest(base, children); s != "" {
+				names := make([]string, len(children))
+				for i, c := range children {
+					names[i] = path.Base(c.Path)
+				}
+				if s := suggest.Nearest(base, names); s != "" {
 					err.Hint = fmt.Sprintf("did you mean %q?", path.Join("/", dir, s))
 				}
 				return err
@@ -44,15 +48,4 @@ func notFound(t layer.Tree, name string) error {
 		}
 		dir, base = path.Split(dir)
 	}
-}
-
-func nearest(name string, children []layer.Entry) string {
-	best, least := "", 3
-	for _, e := range children {
-		b := path.Base(e.Path)
-		if d := levenshtein.Distance(name, b, nil); d < least && d < len(name) {
-			best, least = b, d
-		}
-	}
-	return best
 }

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/moby/buildkit/frontend/dockerfile/linter"
+	"github.com/moby/buildkit/util/suggest"
 )
 
 // Checks collects what the lint rules find in one reading of a Dockerfile: names and wordings are BuildKit's
@@ -121,14 +122,20 @@ func (c *Checks) SecretsUsedInArgOrEnv(at []Range, instruction, name string) {
 	c.run(&linter.RuleSecretsUsedInArgOrEnv, at, linter.RuleSecretsUsedInArgOrEnv.Format(instruction, name))
 }
 
+// similar is BuildKit's own search, since what is found is a part of its messages.
+func similar(name string, names []string) string {
+	match, _ := suggest.Search(name, names, true)
+	return match
+}
+
 // UndefinedArgInFrom is for a FROM with a variable that no ARG before it declares.
 func (c *Checks) UndefinedArgInFrom(at []Range, name string, declared []string) {
-	c.run(&linter.RuleUndefinedArgInFrom, at, linter.RuleUndefinedArgInFrom.Format(name, Suggest(name, declared, true)))
+	c.run(&linter.RuleUndefinedArgInFrom, at, linter.RuleUndefinedArgInFrom.Format(name, similar(name, declared)))
 }
 
 // UndefinedVar is for a variable that is not set.
 func (c *Checks) UndefinedVar(at []Range, name string, set []string) {
-	c.run(&linter.RuleUndefinedVar, at, linter.RuleUndefinedVar.Format(name, Suggest(name, set, true)))
+	c.run(&linter.RuleUndefinedVar, at, linter.RuleUndefinedVar.Format(name, similar(name, set)))
 }
 
 // WorkdirRelativePath is for a WORKDIR that depends on the base's.

@@ -249,3 +249,36 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+// TestFlagHints asks the parser whether it knows each flag that hints can name, and for hints that are always the same.
+func TestFlagHints(t *testing.T) {
+	t.Parallel()
+	operands := map[string]string{"FROM": "scratch", "RUN": "true", "COPY": "a b", "ADD": "a b", "HEALTHCHECK": "CMD true"}
+	for instruction, rest := range operands {
+		if len(flagsOf(instruction)) == 0 {
+			t.Errorf("%s has no flags", instruction)
+		}
+		for _, flag := range flagsOf(instruction) {
+			_, err := Parse("Dockerfile", []byte("FROM scratch\n"+instruction+" --"+flag+"=1 "+rest+"\n"), Options{})
+			if err != nil && strings.Contains(err.Error(), "unknown flag") {
+				t.Errorf("%s --%s: %v", instruction, flag, err)
+			}
+		}
+	}
+	for text, want := range map[string]string{
+		"COPY --chwon=1 a b":                 "did you mean chown?",
+		"copy --excldue=x a b":               "did you mean exclude?",
+		"HEALTHCHECK --start-perod=1s CMD x": "did you mean start-period?",
+	} {
+		for range 20 { // the parser goes through a map
+			_, err := Parse("Dockerfile", []byte("FROM scratch\n"+text+"\n"), Options{})
+			var placed *Error
+			if !errors.As(err, &placed) || placed.Hint != want || strings.Contains(placed.Err.Error(), "did you mean") {
+				t.Fatalf("%s: %v, want the hint %q", text, err, want)
+			}
+			if _, err := ParseTrigger(text, nil); err == nil || !strings.HasSuffix(err.Error(), "("+want+")") {
+				t.Fatalf("the trigger %s: %v, want the hint %q", text, err, want)
+			}
+		}
+	}
+}

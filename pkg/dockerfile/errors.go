@@ -130,13 +130,23 @@ func (f *File) excerpt(loc Location) ([]string, int) {
 	return out, first
 }
 
+// line is a line of the file, counted from 1; "" where there is none.
+func (f *File) line(n int) string {
+	lines := strings.Split(string(f.Data), "\n")
+	if n < 1 || n > len(lines) {
+		return ""
+	}
+	return lines[n-1]
+}
+
 // located turns an error of BuildKit's parsers into an *Error.
 func (f *File) located(err error) error {
 	var at *parser.LocationError
 	if !errors.As(err, &at) || len(at.Locations) == 0 {
 		return f.ErrorAt(Location{}, err)
 	}
-	return f.ErrorAt(f.LocationOf(at.Locations[0]), err)
+	loc := f.LocationOf(at.Locations[0])
+	return f.ErrorAt(loc, flagHint(f.line(loc.First), err))
 }
 
 // unlocated removes the place from an error of BuildKit's parsers, for text that is not in the file.

@@ -8,7 +8,6 @@ import (
 	"github.com/moby/buildkit/frontend/dockerfile/linter"
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
 	"github.com/moby/buildkit/frontend/dockerfile/shell"
-	"github.com/moby/buildkit/util/suggest"
 )
 
 // The instructions of a Dockerfile, as BuildKit's instructions package names them.
@@ -110,17 +109,11 @@ func ParseTrigger(text string, at []Range) (Command, error) {
 	node.StartLine, node.EndLine = loc.First, loc.Last
 	ins, err := instructions.ParseInstructionWithLinter(node, linter.New(&linter.Config{}))
 	if err != nil {
-		return nil, unlocated(err)
+		return nil, flagHint(text, unlocated(err))
 	}
 	cmd, ok := ins.(Command)
 	if !ok {
 		return nil, errors.New("onbuild trigger should be an instruction of a stage")
 	}
 	return cmd, nil
-}
-
-// Suggest returns the option that a misspelled word most likely means, "" if none is near.
-func Suggest(word string, options []string, caseSensitive bool) string {
-	match, _ := suggest.Search(word, options, caseSensitive)
-	return match
 }

@@ -10,8 +10,8 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/agext/levenshtein"
 	"github.com/cairn-build/cairn/pkg/image"
+	"github.com/cairn-build/cairn/pkg/suggest"
 )
 
 // The types of outputs.
@@ -135,7 +135,7 @@ func (o Output) check() error {
 	known, ok := attrsOf(o.Type)
 	if !ok {
 		types := []string{TypeRegistry, TypeImage, TypeOCI, TypeDocker, TypeTar, TypeLocal}
-		return fmt.Errorf("unknown type %q%s; there are %s", o.Type, didYouMean(o.Type, types), strings.Join(types, ", "))
+		return fmt.Errorf("unknown type %q%s; there are %s", o.Type, suggest.Remark(o.Type, types), strings.Join(types, ", "))
 	}
 	switch o.Type {
 	case TypeRegistry, TypeImage:
@@ -176,7 +176,7 @@ func (o Output) checkAttr(k string, known []string) error {
 				return err
 			}
 		}
-		return fmt.Errorf("unknown attribute %s of type=%s%s", k, o.Type, didYouMean(k, append(known, "dest", "type")))
+		return fmt.Errorf("unknown attribute %s of type=%s%s", k, o.Type, suggest.Remark(k, append(known, "dest", "type")))
 	}
 	switch k {
 	case attrName:
@@ -248,7 +248,7 @@ func (o Output) compression() (compression, error) {
 		return c, errors.New("compression=estargz is not supported; there are gzip, zstd, uncompressed")
 	default:
 		all := []string{"gzip", "zstd", "uncompressed"}
-		return c, fmt.Errorf("unknown compression %q%s; there are %s", c.typ, didYouMean(c.typ, all), strings.Join(all, ", "))
+		return c, fmt.Errorf("unknown compression %q%s; there are %s", c.typ, suggest.Remark(c.typ, all), strings.Join(all, ", "))
 	}
 	if v, ok := o.Attrs[attrLevel]; ok {
 		n, err := strconv.Atoi(v)
@@ -271,18 +271,4 @@ func (o Output) compression() (compression, error) {
 		c.typ = "gzip"
 	}
 	return c, nil
-}
-
-// didYouMean returns " (did you mean X?)" where one of known is near s.
-func didYouMean(s string, known []string) string {
-	best, dist := "", 3
-	for _, k := range known {
-		if d := levenshtein.Distance(s, k, nil); d < dist {
-			best, dist = k, d
-		}
-	}
-	if best == "" {
-		return ""
-	}
-	return fmt.Sprintf(" (did you mean %s?)", best)
 }

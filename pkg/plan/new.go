@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/cairn-build/cairn/pkg/dockerfile"
+	"github.com/cairn-build/cairn/pkg/suggest"
 	"github.com/containerd/platforms"
 	"github.com/moby/patternmatcher"
 )
@@ -183,7 +184,7 @@ func (p *planner) target() (*stage, error) {
 		return p.stages[i], nil
 	}
 	err := fmt.Errorf("target stage %q could not be found", name)
-	return nil, p.file.ErrorAt(dockerfile.Location{}, suggest(err, name, p.labels()))
+	return nil, p.file.ErrorAt(dockerfile.Location{}, suggested(err, name, p.labels()))
 }
 
 // finish gives the target what the options say of the image.
@@ -209,19 +210,16 @@ func (p *planner) finish(target *Stage) {
 	img.Platform = platforms.Normalize(img.Platform)
 }
 
-// suggest adds to an error the option that a misspelled word may mean.
-func suggest(err error, word string, options []string) error {
-	if match := dockerfile.Suggest(word, options, true); match != "" {
-		return dockerfile.WithHint(err, "did you mean "+match+"?")
-	}
-	return err
+// suggested adds to an error the option that a misspelled word may mean.
+func suggested(err error, word string, options []string) error {
+	return dockerfile.WithHint(err, suggest.Hint(word, options))
 }
 
-// suggestAny is suggest for the first of several words that resembles an option.
-func suggestAny(err error, words map[string]struct{}, options []string) error {
+// suggestedAny is suggested for the first of several words that resembles an option.
+func suggestedAny(err error, words map[string]struct{}, options []string) error {
 	for _, w := range slices.Sorted(maps.Keys(words)) {
-		if match := dockerfile.Suggest(w, options, true); match != "" {
-			return dockerfile.WithHint(err, "did you mean "+match+"?")
+		if hint := suggest.Hint(w, options); hint != "" {
+			return dockerfile.WithHint(err, hint)
 		}
 	}
 	return err

@@ -85,7 +85,7 @@ func (p *planner) resolveRoots(ctx context.Context, roots map[*root]bool) error 
 			img, err := p.opts.Images.ResolveImage(gctx, ref, p.rootPlatform(r))
 			if err != nil {
 				err = fmt.Errorf("%s: %w", r.name, err)
-				return p.errorAt(r.at, suggest(err, r.name, append(p.labels(), commonImages()...)))
+				return p.errorAt(r.at, suggested(err, r.name, append(p.labels(), commonImages()...)))
 			}
 			found[i] = &img
 			return nil

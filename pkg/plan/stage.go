@@ -125,11 +125,11 @@ func (s *stage) readPlatform(checks *dockerfile.Checks) (*ocispec.Platform, erro
 		return nil, fmt.Errorf("processing arguments for platform %s: %w", flag, err)
 	}
 	if res.Result == "" {
-		return nil, suggestAny(fmt.Errorf("empty platform value from expression %s", flag), res.Unmatched, p.global.Keys())
+		return nil, suggestedAny(fmt.Errorf("empty platform value from expression %s", flag), res.Unmatched, p.global.Keys())
 	}
 	platform, err := platforms.Parse(res.Result)
 	if err != nil {
-		return nil, suggestAny(fmt.Errorf("parsing platform %s: %w", flag, err), res.Unmatched, p.global.Keys())
+		return nil, suggestedAny(fmt.Errorf("parsing platform %s: %w", flag, err), res.Unmatched, p.global.Keys())
 	}
 	s.outline.use(res.Matched)
 	return &platform, nil

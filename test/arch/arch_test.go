@@ -20,23 +20,24 @@ const module = "github.com/cairn-build/cairn/"
 // edges are the rooms and the rooms that each may import. "a/..." is a and every package below it. What is not listed is not
 // allowed, and a package that is in no room fails the test.
 var edges = map[string][]string{
-	"pkg/dockerfile": {},
+	"pkg/suggest":    {},
+	"pkg/dockerfile": {"pkg/suggest"},
 	"pkg/secret":     {},
 	"pkg/progress":   {},
 	"pkg/userns":     {},
 	"pkg/layer":      {},
 	"pkg/fakeroot":   {},
 	"executor":       {"pkg/fakeroot"},
-	"pkg/plan":       {"pkg/dockerfile"},
+	"pkg/plan":       {"pkg/dockerfile", "pkg/suggest"},
 	"pkg/store":      {"pkg/layer"},
-	"pkg/copy":       {"pkg/layer", "pkg/plan"},
+	"pkg/copy":       {"pkg/layer", "pkg/plan", "pkg/suggest"},
 	"pkg/registry":   {"pkg/layer", "pkg/store", "pkg/progress", "pkg/secret"},
-	"pkg/cache":      {"pkg/registry", "pkg/layer", "pkg/store"},
+	"pkg/cache":      {"pkg/registry", "pkg/layer", "pkg/store", "pkg/suggest"},
 	// A build context can be a tar, which is read as ADD reads one: pkg/copy.
 	"pkg/source":   {"pkg/copy", "pkg/registry", "pkg/layer", "pkg/store", "pkg/plan", "pkg/progress", "pkg/secret"},
 	"pkg/image":    {"pkg/plan", "pkg/layer", "pkg/store"},
 	"pkg/image/v1": {"pkg/image"},
-	"pkg/export":   {"pkg/registry", "pkg/layer", "pkg/store", "pkg/image", "pkg/progress"},
+	"pkg/export":   {"pkg/registry", "pkg/layer", "pkg/store", "pkg/image", "pkg/progress", "pkg/suggest"},
 	"snapshot":     {"pkg/layer", "pkg/fakeroot"},
 	"snapshot/...": {"snapshot", "pkg/layer", "pkg/store", "pkg/fakeroot"},
 	"executor/...": {"executor", "executor/process", "executor/sandbox", "pkg/userns", "pkg/fakeroot"},
@@ -57,7 +58,7 @@ var edges = map[string][]string{
 	"pkg/containers/gc":     {"pkg/containers"},
 	"pkg/containers/docker": {"pkg/containers/core"},
 	// The command puts the parts of a build together.
-	"cmd/cairn": {"pkg/build", "pkg/cache", "pkg/userns", "pkg/progress", "pkg/secret", "pkg/solve", "pkg/source", "pkg/registry", "pkg/export",
+	"cmd/cairn": {"pkg/suggest", "pkg/build", "pkg/cache", "pkg/userns", "pkg/progress", "pkg/secret", "pkg/solve", "pkg/source", "pkg/registry", "pkg/export",
 		"pkg/image", "pkg/plan", "pkg/dockerfile", "pkg/layer", "pkg/store", "pkg/ladder", "snapshot", "executor"},
 }
 

@@ -1,0 +1,55 @@
+// Package suggest finds what a misspelled word was probably meant to be.
+package suggest
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/agext/levenshtein"
+)
+
+// Nearest returns the option that word was probably meant to be, "" where none is near: one that differs by fewer than three letters
+// and not in all of them, or that begins with word. Of options that differ by as much, one of the same letters is nearer (they were swapped), then
+// the first. A word that is an option was not misspelled.
+func Nearest(word string, options []string) string {
+	best, least := "", 2*min(3, len(word))
+	for _, o := range options {
+		if o == word {
+			return ""
+		}
+		// Twice the letters that differ, and one more where they are not only swapped.
+		d := 2 * levenshtein.Distance(word, o, nil)
+		if len(word) >= 3 && strings.HasPrefix(o, word) {
+			d = 2
+		}
+		if sorted(word) != sorted(o) {
+			d++
+		}
+		if d < least {
+			best, least = o, d
+		}
+	}
+	return best
+}
+
+// Hint returns "did you mean X?" for the nearest option, "" where there is none.
+func Hint(word string, options []string) string {
+	if n := Nearest(word, options); n != "" {
+		return "did you mean " + n + "?"
+	}
+	return ""
+}
+
+// Remark is Hint in parentheses after a space, to end an error with.
+func Remark(word string, options []string) string {
+	if h := Hint(word, options); h != "" {
+		return " (" + h + ")"
+	}
+	return ""
+}
+
+func sorted(s string) string {
+	r := []rune(s)
+	slices.Sort(r)
+	return string(r)
+}
