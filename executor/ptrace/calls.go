@@ -2,6 +2,9 @@ package ptrace
 
 import (
 	"golang.org/x/sys/unix"
+
+	"github.com/cairn-build/cairn/executor/identity"
+	"github.com/cairn-build/cairn/executor/notify"
 )
 
 // call is one system call of a task that waits for its answer.
@@ -14,14 +17,14 @@ type call struct {
 	args [6]uint64
 }
 
-func (c *call) resolver() *resolver { return &resolver{supervisor: c.supervisor, task: c.task} }
-func (c *call) memory() memory      { return c.task.memory() }
-func (c *call) int(i int) int32     { return int32(c.args[i]) }
-func (c *call) u32(i int) uint32    { return uint32(c.args[i]) }
+func (c *call) resolver() *resolver   { return &resolver{supervisor: c.supervisor, task: c.task} }
+func (c *call) memory() notify.Memory { return c.task.memory() }
+func (c *call) int(i int) int32       { return int32(c.args[i]) }
+func (c *call) u32(i int) uint32      { return uint32(c.args[i]) }
 
 // find looks up the file that a call names by the descriptor in one argument and the path in the next.
 func (c *call) find(arg int, follow bool) (place, error) {
-	p, err := c.memory().path(c.args[arg+1])
+	p, err := c.memory().Path(c.args[arg+1])
 	if err != nil {
 		return place{}, err
 	}
@@ -33,7 +36,7 @@ func (c *call) findEmpty(arg int, flags uint64) (place, error) {
 	if c.args[arg+1] == 0 && flags&unix.AT_EMPTY_PATH != 0 {
 		return c.open(c.int(arg)) // Linux 6.11: no path is the empty path
 	}
-	p, err := c.memory().path(c.args[arg+1])
+	p, err := c.memory().Path(c.args[arg+1])
 	if err != nil {
 		return place{}, err
 	}
@@ -71,25 +74,27 @@ func (c *call) where(fd int) string {
 	return guest
 }
 
-// answer is what a call returns: a value, an error, a descriptor that becomes the task's, or that the kernel is to carry it out after all.
-type answer struct {
-	value   int64
-	err     error
-	fd      int
-	cloexec bool
-	isFD    bool
-	pass    bool
-	// later means that somebody else will answer.
-	later bool
-}
+type answer = notify.Answer
 
-func fail(err error) answer      { return answer{err: err} }
-func value(v int64) answer       { return answer{value: v} }
-func errorOrZero(e error) answer { return answer{err: e} }
-
-var pass = answer{pass: true}
+func fail(err error) answer      { return notify.Fail(err) }
+func value(v int64) answer       { return notify.Value(v) }
+func errorOrZero(e error) answer { return notify.ErrorOrZero(e) }
 
 type handler func(c *call) answer
+
+// who is a call as one about identity.
+type who struct{ *call }
+
+func (w who) Memory() notify.Memory           { return w.memory() }
+func (w who) Creds() identity.Credentials     { return w.task.creds() }
+func (w who) SetCreds(c identity.Credentials) { w.task.setCreds(c) }
+func (w who) Other(pid int) (identity.Credentials, bool) {
+	t := w.tasks.get(pid)
+	if t == nil {
+		return identity.Credentials{}, false
+	}
+	return t.creds(), true
+}
 
 // handlers are the calls that are notified of, by number. An entry is the handler with the arguments of the newest form of the call;
 // legacyHandlers has the forms that older machines have besides.
@@ -109,10 +114,9 @@ func handlers() map[int]handler {
 		unix.SYS_LISTXATTR: listxattr(true), unix.SYS_LLISTXATTR: listxattr(false), unix.SYS_FLISTXATTR: flistxattr,
 		unix.SYS_REMOVEXATTR: removexattr(true), unix.SYS_LREMOVEXATTR: removexattr(false), unix.SYS_FREMOVEXATTR: fremovexattr,
 		unix.SYS_UMASK: umask, unix.SYS_UNAME: uname, unix.SYS_KILL: kill, unix.SYS_PTRACE: nestedPtrace,
-		unix.SYS_CAPGET: capget, unix.SYS_CAPSET: capset, unix.SYS_PRCTL: prctl,
 	}
-	for nr, f := range identityHandlers() {
-		h[nr] = f
+	for nr, f := range identity.Handlers() {
+		h[nr] = func(c *call) answer { return f(who{c}, c.args) }
 	}
 	for nr, f := range legacyHandlers() {
 		h[nr] = f

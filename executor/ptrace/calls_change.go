@@ -33,7 +33,7 @@ func (c *call) created(fd int, dir *place, mode uint32) error {
 // note says of a new file what the kernel would have made of it.
 func (c *call) note(st *unix.Stat_t, dir *place, mode uint32) {
 	creds := c.task.creds()
-	m := fakeroot.Meta{UID: creds.uid.fs, GID: creds.gid.fs, Mode: mode}
+	m := fakeroot.Meta{UID: creds.UID.FS, GID: creds.GID.FS, Mode: mode}
 	isDir := st.Mode&unix.S_IFMT == unix.S_IFDIR
 	if parent := c.owners.Of(&dir.st); parent.Mode&unix.S_ISGID != 0 {
 		m.GID = parent.GID
@@ -84,7 +84,7 @@ func (c *call) newName(dirfd int32, p string) (dir place, base string, err error
 }
 
 func mkdirat(c *call) answer {
-	p, err := c.memory().path(c.args[1])
+	p, err := c.memory().Path(c.args[1])
 	if err != nil {
 		return fail(err)
 	}
@@ -102,7 +102,7 @@ func mkdirat(c *call) answer {
 
 // mknodat makes a file in place of a device: no one here could, and nobody can use one in a build.
 func mknodat(c *call) answer {
-	p, err := c.memory().path(c.args[1])
+	p, err := c.memory().Path(c.args[1])
 	if err != nil {
 		return fail(err)
 	}
@@ -137,11 +137,11 @@ func mknodat(c *call) answer {
 }
 
 func symlinkat(c *call) answer {
-	target, err := c.memory().path(c.args[0])
+	target, err := c.memory().Path(c.args[0])
 	if err != nil {
 		return fail(err)
 	}
-	p, err := c.memory().path(c.args[2])
+	p, err := c.memory().Path(c.args[2])
 	if err != nil {
 		return fail(err)
 	}
@@ -169,7 +169,7 @@ func linkat(c *call) answer {
 		return fail(err)
 	}
 	defer from.close()
-	p, err := c.memory().path(c.args[3])
+	p, err := c.memory().Path(c.args[3])
 	if err != nil {
 		return fail(err)
 	}
@@ -210,7 +210,7 @@ func (c *call) mayRemove(dir *place, st *unix.Stat_t) error {
 		return err
 	}
 	d := c.owners.Of(&dir.st)
-	uid := c.task.creds().uid.fs
+	uid := c.task.creds().UID.FS
 	if d.Mode&unix.S_ISVTX != 0 && d.UID != uid && c.owners.Of(st).UID != uid {
 		return unix.EPERM
 	}
@@ -218,7 +218,7 @@ func (c *call) mayRemove(dir *place, st *unix.Stat_t) error {
 }
 
 func unlinkat(c *call) answer {
-	p, err := c.memory().path(c.args[1])
+	p, err := c.memory().Path(c.args[1])
 	if err != nil {
 		return fail(err)
 	}
@@ -256,11 +256,11 @@ func unlinkat(c *call) answer {
 }
 
 func renameat(c *call) answer {
-	oldPath, err := c.memory().path(c.args[1])
+	oldPath, err := c.memory().Path(c.args[1])
 	if err != nil {
 		return fail(err)
 	}
-	newPath, err := c.memory().path(c.args[3])
+	newPath, err := c.memory().Path(c.args[3])
 	if err != nil {
 		return fail(err)
 	}
@@ -327,11 +327,11 @@ func (c *call) modify(at *place, owner bool) error {
 
 // owns reports whether a task may change the metadata of a file.
 func (c *call) owns(at *place) bool {
-	return c.task.privileged() || c.owners.Of(&at.st).UID == c.task.creds().uid.fs
+	return c.task.privileged() || c.owners.Of(&at.st).UID == c.task.creds().UID.FS
 }
 
 func truncate(c *call) answer {
-	p, err := c.memory().path(c.args[0])
+	p, err := c.memory().Path(c.args[0])
 	if err != nil {
 		return fail(err)
 	}
@@ -374,7 +374,7 @@ func utimensat(c *call) answer {
 	if c.args[2] != 0 {
 		ts = make([]unix.Timespec, 2)
 		var b [32]byte
-		if err := c.memory().readFull(c.args[2], b[:]); err != nil {
+		if err := c.memory().ReadFull(c.args[2], b[:]); err != nil {
 			return fail(err)
 		}
 		for i := range ts {
@@ -415,7 +415,7 @@ func utimes(unit int) handler {
 			if unit == unitSeconds {
 				n = 16
 			}
-			if err := c.memory().readFull(c.args[2], b[:n]); err != nil {
+			if err := c.memory().ReadFull(c.args[2], b[:n]); err != nil {
 				return fail(err)
 			}
 			word := func(i int) int64 { return int64(binary.NativeEndian.Uint64(b[i*8:])) }

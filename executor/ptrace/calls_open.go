@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/cairn-build/cairn/executor/notify"
 )
 
 // openFlags are those that have a meaning here; the kernel ignores others in open(2).
@@ -16,7 +18,7 @@ func openat(c *call) answer { return c.openWith(c.args[2], c.args[3]) }
 
 func openat2(c *call) answer {
 	var how [24]byte
-	if c.memory().read(c.args[2], how[:]) < len(how) {
+	if c.memory().Read(c.args[2], how[:]) < len(how) {
 		return fail(unix.EFAULT)
 	}
 	// What resolve forbids is not looked at further, and O_PATH cannot be handed over: programs that use them have something to fall back on.
@@ -27,7 +29,7 @@ func openat2(c *call) answer {
 }
 
 func (c *call) openWith(flags, mode uint64) answer {
-	p, err := c.memory().path(c.args[1])
+	p, err := c.memory().Path(c.args[1])
 	if err != nil {
 		return fail(err)
 	}
@@ -37,9 +39,9 @@ func (c *call) openWith(flags, mode uint64) answer {
 	}
 	fd, err := o.open(c.int(0), p)
 	if err == errLater {
-		return answer{later: true}
+		return answer{Later: true}
 	}
-	return answer{fd: fd, isFD: true, cloexec: o.flags&unix.O_CLOEXEC != 0, err: err}
+	return answer{FD: fd, IsFD: true, CloseOnExec: o.flags&unix.O_CLOEXEC != 0, Err: err}
 }
 
 // opening is one open under way.
@@ -230,10 +232,10 @@ func (o *opening) blocking(at *place, flags int) error {
 	done := make(chan struct{})
 	go func() {
 		defer unix.Close(own)
-		blockSignals()
+		notify.BlockSignals()
 		fd, err := retryOpen(selfFD(own), flags)
 		close(done)
-		o.reply(o.id, answer{fd: fd, isFD: true, cloexec: o.flags&unix.O_CLOEXEC != 0, err: err})
+		o.listener.Reply(o.id, answer{FD: fd, IsFD: true, CloseOnExec: o.flags&unix.O_CLOEXEC != 0, Err: err})
 	}()
 	other, err := unix.FcntlInt(uintptr(at.fd), unix.F_DUPFD_CLOEXEC, 3)
 	if err != nil {
@@ -248,7 +250,7 @@ func (o *opening) blocking(at *place, flags int) error {
 			case <-done:
 				return
 			case <-tick.C:
-				if o.valid(o.id) {
+				if o.listener.Valid(o.id) {
 					continue
 				}
 				// Both ends at once: whoever waits on either goes on.

@@ -37,7 +37,7 @@ func (c *call) chmod(at *place, mode uint32) error {
 		return unix.EPERM
 	}
 	mode &= 0o7777
-	if !at.isDir() && !c.task.privileged() && !c.task.creds().in(c.owners.Of(&at.st).GID) {
+	if !at.isDir() && !c.task.privileged() && !c.task.creds().In(c.owners.Of(&at.st).GID) {
 		mode &^= unix.S_ISGID
 	}
 	real := realMode(mode, at.isDir())
@@ -83,7 +83,7 @@ func (c *call) chown(at *place, uid, gid uint32) error {
 	}
 	if !c.task.privileged() {
 		said, creds := c.owners.Of(&at.st), c.task.creds()
-		if said.UID != creds.uid.fs || uid != sameID && uid != said.UID || gid != sameID && !creds.in(gid) {
+		if said.UID != creds.UID.FS || uid != sameID && uid != said.UID || gid != sameID && !creds.In(gid) {
 			return unix.EPERM
 		}
 	}
@@ -108,7 +108,7 @@ func (c *call) chown(at *place, uid, gid uint32) error {
 }
 
 func chroot(c *call) answer {
-	p, err := c.memory().path(c.args[0])
+	p, err := c.memory().Path(c.args[0])
 	if err != nil {
 		return fail(err)
 	}
@@ -161,7 +161,7 @@ const maxXattrName = 255
 // onPath makes a handler of one that works on a file: it looks the path in the first argument up.
 func onPath(follow bool, f func(c *call, at *place) answer) handler {
 	return func(c *call) answer {
-		p, err := c.memory().path(c.args[0])
+		p, err := c.memory().Path(c.args[0])
 		if err != nil {
 			return fail(err)
 		}
@@ -193,7 +193,7 @@ func flistxattr(c *call) answer       { return onFD(c, doListxattr) }
 func fremovexattr(c *call) answer     { return onFD(c, doRemovexattr) }
 
 func doSetxattr(c *call, at *place) answer {
-	name, err := c.memory().text(c.args[1], maxXattrName, unix.ERANGE)
+	name, err := c.memory().Text(c.args[1], maxXattrName, unix.ERANGE)
 	if err != nil {
 		return fail(err)
 	}
@@ -204,7 +204,7 @@ func doSetxattr(c *call, at *place) answer {
 		return fail(unix.E2BIG)
 	}
 	value := make([]byte, c.args[3])
-	if err := c.memory().readFull(c.args[2], value); len(value) > 0 && err != nil {
+	if err := c.memory().ReadFull(c.args[2], value); len(value) > 0 && err != nil {
 		return fail(err)
 	}
 	flags := int(c.args[4])
@@ -223,7 +223,7 @@ func doSetxattr(c *call, at *place) answer {
 }
 
 func doGetxattr(c *call, at *place) answer {
-	name, err := c.memory().text(c.args[1], maxXattrName, unix.ERANGE)
+	name, err := c.memory().Text(c.args[1], maxXattrName, unix.ERANGE)
 	if err != nil {
 		return fail(err)
 	}
@@ -244,7 +244,7 @@ func (c *call) giveBack(v []byte) answer {
 	case uint64(len(v)) > c.args[3]:
 		return fail(unix.ERANGE)
 	default:
-		if err := c.memory().write(c.args[2], v); err != nil {
+		if err := c.memory().Write(c.args[2], v); err != nil {
 			return fail(err)
 		}
 	}
@@ -262,7 +262,7 @@ func doListxattr(c *call, at *place) answer {
 }
 
 func doRemovexattr(c *call, at *place) answer {
-	name, err := c.memory().text(c.args[1], maxXattrName, unix.ERANGE)
+	name, err := c.memory().Text(c.args[1], maxXattrName, unix.ERANGE)
 	if err != nil {
 		return fail(err)
 	}

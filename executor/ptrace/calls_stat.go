@@ -3,6 +3,7 @@ package ptrace
 import (
 	"golang.org/x/sys/unix"
 
+	"github.com/cairn-build/cairn/executor/notify"
 	"github.com/cairn-build/cairn/pkg/fakeroot"
 )
 
@@ -17,7 +18,7 @@ func fstatat(c *call) answer {
 	}
 	defer at.close()
 	c.owners.Stat(&at.st)
-	return errorOrZero(c.memory().write(c.args[2], bytesOf(&at.st)))
+	return errorOrZero(c.memory().Write(c.args[2], notify.BytesOf(&at.st)))
 }
 
 func fstat(c *call) answer {
@@ -26,7 +27,7 @@ func fstat(c *call) answer {
 		return fail(unix.EBADF)
 	}
 	c.owners.Stat(&st)
-	return errorOrZero(c.memory().write(c.args[1], bytesOf(&st)))
+	return errorOrZero(c.memory().Write(c.args[1], notify.BytesOf(&st)))
 }
 
 func statx(c *call) answer {
@@ -45,11 +46,11 @@ func statx(c *call) answer {
 	sx.Uid, sx.Gid, sx.Mode, sx.Nlink = st.Uid, st.Gid, uint16(st.Mode), uint32(st.Nlink)
 	sx.Size, sx.Blocks = uint64(st.Size), uint64(st.Blocks)
 	sx.Rdev_major, sx.Rdev_minor = unix.Major(uint64(st.Rdev)), unix.Minor(uint64(st.Rdev))
-	return errorOrZero(c.memory().write(c.args[4], bytesOf(&sx)))
+	return errorOrZero(c.memory().Write(c.args[4], notify.BytesOf(&sx)))
 }
 
 func statfs(c *call) answer {
-	p, err := c.memory().path(c.args[0])
+	p, err := c.memory().Path(c.args[0])
 	if err != nil {
 		return fail(err)
 	}
@@ -62,7 +63,7 @@ func statfs(c *call) answer {
 	if err := unix.Fstatfs(at.fd, &s); err != nil {
 		return fail(err)
 	}
-	return errorOrZero(c.memory().write(c.args[1], bytesOf(&s)))
+	return errorOrZero(c.memory().Write(c.args[1], notify.BytesOf(&s)))
 }
 
 // faccessat checks with the real ids of the task, unless AT_EACCESS says otherwise.
@@ -84,11 +85,11 @@ func faccessat(c *call) answer {
 	}
 	creds := c.task.creds()
 	if c.args[3]&unix.AT_EACCESS == 0 {
-		creds.uid.fs, creds.gid.fs = creds.uid.r, creds.gid.r
+		creds.UID.FS, creds.GID.FS = creds.UID.R, creds.GID.R
 	}
 	said := c.owners.Of(&at.st)
-	if creds.uid.fs != 0 {
-		return errorOrZero(creds.allows(said.UID, said.GID, said.Mode, want))
+	if creds.UID.FS != 0 {
+		return errorOrZero(creds.Allows(said.UID, said.GID, said.Mode, want))
 	}
 	if want&unix.X_OK != 0 && !at.isDir() && said.Mode&0o111 == 0 {
 		return fail(unix.EACCES)
@@ -97,7 +98,7 @@ func faccessat(c *call) answer {
 }
 
 func readlinkat(c *call) answer {
-	p, err := c.memory().path(c.args[1])
+	p, err := c.memory().Path(c.args[1])
 	if err != nil {
 		return fail(err)
 	}
@@ -127,7 +128,7 @@ func readlinkat(c *call) answer {
 		return fail(unix.EINVAL)
 	}
 	b := []byte(target)[:min(len(target), int(c.int(3)))]
-	return answer{value: int64(len(b)), err: c.memory().write(c.args[2], b)}
+	return answer{Value: int64(len(b)), Err: c.memory().Write(c.args[2], b)}
 }
 
 func getcwd(c *call) answer {
@@ -138,7 +139,7 @@ func getcwd(c *call) answer {
 	if uint64(len(dir)+1) > c.args[1] {
 		return fail(unix.ERANGE)
 	}
-	return answer{value: int64(len(dir) + 1), err: c.memory().write(c.args[0], append([]byte(dir), 0))}
+	return answer{Value: int64(len(dir) + 1), Err: c.memory().Write(c.args[0], append([]byte(dir), 0))}
 }
 
 // uname gives the host its name; no namespace does it.
@@ -149,5 +150,5 @@ func uname(c *call) answer {
 	}
 	clear(u.Nodename[:])
 	copy(u.Nodename[:len(u.Nodename)-1], c.job.Hostname)
-	return errorOrZero(c.memory().write(c.args[0], bytesOf(&u)))
+	return errorOrZero(c.memory().Write(c.args[0], notify.BytesOf(&u)))
 }

@@ -5,6 +5,8 @@ import (
 	"slices"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/cairn-build/cairn/executor/identity"
 )
 
 // Offsets in struct seccomp_data (seccomp(2)).
@@ -17,11 +19,6 @@ const (
 // forbiddenClone are the flags of clone(2) that would make a process that cannot be supervised, or that sees the machine.
 const forbiddenClone = unix.CLONE_UNTRACED | unix.CLONE_NEWUSER | unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWNET | unix.CLONE_NEWIPC |
 	unix.CLONE_NEWUTS | unix.CLONE_NEWCGROUP
-
-// emulatedPrctl are the operations of prctl(2) that speak of capabilities.
-func emulatedPrctl() []uint32 {
-	return []uint32{unix.PR_SET_KEEPCAPS, unix.PR_CAPBSET_READ, unix.PR_CAPBSET_DROP, unix.PR_SET_SECUREBITS, unix.PR_GET_SECUREBITS, unix.PR_CAP_AMBIENT}
-}
 
 // refused are the calls that are answered at once: 0 is success.
 func refused() map[int]unix.Errno {
@@ -83,7 +80,7 @@ func instructions(notified []int, traced []int) []unix.SockFilter {
 	p = append(p, equal(unix.SYS_CLONE, 0, 4), load(offsetArg0),
 		unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JSET | unix.BPF_K, Jt: 0, Jf: 1, K: forbiddenClone}, fail(unix.EPERM),
 		ret(unix.SECCOMP_RET_ALLOW))
-	ops := emulatedPrctl()
+	ops := identity.Prctl()
 	p = append(p, equal(unix.SYS_PRCTL, 0, uint8(1+2*len(ops))), load(offsetArg0))
 	for _, op := range ops {
 		p = append(p, equal(op, 0, 1), ret(unix.SECCOMP_RET_USER_NOTIF))

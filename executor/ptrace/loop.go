@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/cairn-build/cairn/executor/notify"
 )
 
 // traceOptions: the end of the supervisor is the end of all (EXITKILL), and every new task is under supervision before it runs.
@@ -165,7 +167,7 @@ func (l *loop) before(t *task) {
 	out, err := f(&call{supervisor: l.supervisor, task: t, nr: regs.nr, args: regs.args}, s)
 	switch {
 	case err != nil:
-		_ = denyCall(t.id, r, errnoOf(err))
+		_ = denyCall(t.id, r, notify.Errno(err))
 	case !out.unchanged:
 		t.restore = &regs.args
 		t.exec = out.program
@@ -232,16 +234,7 @@ func (l *loop) executed(id int) {
 		return
 	}
 	t.group.setExecutable(p.exe)
-	c := t.creds()
-	if p.setuid != nil {
-		c.uid.e = *p.setuid
-	}
-	if p.setgid != nil {
-		c.gid.e = *p.setgid
-	}
-	c.uid.s, c.uid.fs, c.gid.s, c.gid.fs = c.uid.e, c.uid.e, c.gid.e, c.gid.e
-	c.keep, c.permitted, c.effective = false, false, false
-	t.setCreds(c)
+	t.setCreds(t.creds().Execute(p.setuid, p.setgid))
 	if err := describe(t, p.exe); err != nil {
 		l.remark("describing " + p.exe + ": " + err.Error())
 	}
@@ -262,19 +255,19 @@ func describe(t *task, exe string) error {
 	}
 	mem, at := t.memory(), r.decode().stack+8
 	for range 2 {
-		list, err := mem.pointers(at)
+		list, err := mem.Pointers(at)
 		if err != nil {
 			return err
 		}
 		at += uint64(len(list)+1) * 8
 	}
 	var aux [64 * 16]byte
-	n := mem.read(at, aux[:])
+	n := mem.Read(at, aux[:])
 	c := t.creds()
 	values := map[uint64]uint64{
-		auxUID: uint64(c.uid.r), auxEUID: uint64(c.uid.e), auxGID: uint64(c.gid.r), auxEGID: uint64(c.gid.e),
+		auxUID: uint64(c.UID.R), auxEUID: uint64(c.UID.E), auxGID: uint64(c.GID.R), auxEGID: uint64(c.GID.E),
 	}
-	if c.uid.r != c.uid.e || c.gid.r != c.gid.e {
+	if c.UID.R != c.UID.E || c.GID.R != c.GID.E {
 		values[auxSecure] = 1
 	}
 	for i := 0; i+16 <= n; i += 16 {
@@ -288,12 +281,12 @@ func describe(t *task, exe string) error {
 		}
 		if kind == auxExecFn {
 			// The name in the root filesystem fits where the longer one of the machine is.
-			if was, err := mem.path(v); err == nil && len(exe) <= len(was) && exe != "" {
-				if err := mem.write(v, append([]byte(exe), 0)); err != nil {
+			if was, err := mem.Path(v); err == nil && len(exe) <= len(was) && exe != "" {
+				if err := mem.Write(v, append([]byte(exe), 0)); err != nil {
 					return err
 				}
 			}
 		}
 	}
-	return mem.write(at, aux[:n])
+	return mem.Write(at, aux[:n])
 }

@@ -294,7 +294,7 @@ func (r *resolver) access(at *place, want uint32) error {
 		}
 		return nil
 	}
-	return r.task.creds().allows(said.UID, said.GID, said.Mode, want)
+	return r.task.creds().Allows(said.UID, said.GID, said.Mode, want)
 }
 
 // parent looks up the directory that a path's last name is in.

@@ -7,6 +7,8 @@ import (
 	"slices"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/cairn-build/cairn/executor/notify"
 )
 
 // changed is what becomes of a call at a ptrace stop. Strings and arrays are put below the stack of the task.
@@ -26,16 +28,18 @@ type rewrite func(c *call, s *scratch) (changed, error)
 
 // scratch is memory of a task that nobody uses: below its stack.
 type scratch struct {
-	mem memory
+	mem notify.Memory
 	sp  uint64
 	err error
 }
 
-func newScratch(mem memory, sp uint64) *scratch { return &scratch{mem: mem, sp: (sp - redZone) &^ 15} }
+func newScratch(mem notify.Memory, sp uint64) *scratch {
+	return &scratch{mem: mem, sp: (sp - redZone) &^ 15}
+}
 
 func (s *scratch) push(b []byte) uint64 {
 	s.sp = (s.sp - uint64(len(b))) &^ 7
-	if err := s.mem.write(s.sp, b); err != nil && s.err == nil {
+	if err := s.mem.Write(s.sp, b); err != nil && s.err == nil {
 		s.err = err
 	}
 	return s.sp
@@ -52,7 +56,7 @@ func (s *scratch) array(words []uint64) uint64 {
 }
 
 func rewriteChdir(c *call, s *scratch) (changed, error) {
-	p, err := c.memory().path(c.args[0])
+	p, err := c.memory().Path(c.args[0])
 	if err != nil {
 		return changed{}, err
 	}
@@ -77,7 +81,7 @@ func rewriteChdir(c *call, s *scratch) (changed, error) {
 }
 
 func rewriteExec(c *call, s *scratch) (changed, error) {
-	p, err := c.memory().path(c.args[0])
+	p, err := c.memory().Path(c.args[0])
 	if err != nil {
 		return changed{}, err
 	}
@@ -89,7 +93,7 @@ func rewriteExec(c *call, s *scratch) (changed, error) {
 }
 
 func rewriteExecat(c *call, s *scratch) (changed, error) {
-	p, err := c.memory().path(c.args[1])
+	p, err := c.memory().Path(c.args[1])
 	if err != nil {
 		return changed{}, err
 	}
@@ -119,7 +123,7 @@ type execution struct {
 }
 
 // maxArg is the most that one argument may have (MAX_ARG_STRLEN).
-const maxArg = 32 * pageSize
+const maxArg = 32 * notify.PageSize
 
 func (c *call) exec(s *scratch, x execution) (changed, error) {
 	defer x.at.close()
@@ -127,7 +131,7 @@ func (c *call) exec(s *scratch, x execution) (changed, error) {
 	var pointers []uint64
 	if x.argv != 0 {
 		var err error
-		if pointers, err = mem.pointers(x.argv); err != nil {
+		if pointers, err = mem.Pointers(x.argv); err != nil {
 			return changed{}, err
 		}
 	}
@@ -157,7 +161,7 @@ func rewriteSocket(c *call, s *scratch) (changed, error) {
 		return changed{unchanged: true}, nil
 	}
 	addr := make([]byte, size)
-	if err := c.memory().readFull(c.args[1], addr); err != nil {
+	if err := c.memory().ReadFull(c.args[1], addr); err != nil {
 		return changed{}, err
 	}
 	if binary.NativeEndian.Uint16(addr) != unix.AF_UNIX || addr[2] == 0 {
@@ -214,7 +218,7 @@ func rewriteOpen(o openCall) rewrite {
 		if o.flags == 2 {
 			dirfd = c.int(0)
 		}
-		p, err := c.memory().path(c.args[o.flags-1])
+		p, err := c.memory().Path(c.args[o.flags-1])
 		if err != nil {
 			return changed{}, err
 		}
@@ -241,7 +245,7 @@ func rewriteOpen(o openCall) rewrite {
 
 // rewriteInotify watches a file of the root filesystem.
 func rewriteInotify(c *call, s *scratch) (changed, error) {
-	p, err := c.memory().path(c.args[1])
+	p, err := c.memory().Path(c.args[1])
 	if err != nil {
 		return changed{}, err
 	}

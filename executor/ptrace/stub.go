@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/cairn-build/cairn/executor/notify"
 	"github.com/cairn-build/cairn/executor/process"
 	"github.com/cairn-build/cairn/pkg/userns"
 )
@@ -63,28 +64,28 @@ func (s *start) become() (doing string, errno unix.Errno) {
 	unix.Umask(0o022)
 	if s.Terminal {
 		if err := unix.IoctlSetInt(0, unix.TIOCSCTTY, 0); err != nil {
-			return "taking the terminal", errnoOf(err)
+			return "taking the terminal", notify.Errno(err)
 		}
 	}
 	for _, l := range s.Rlimits {
 		// By this call, and no other, Go's runtime learns that it need not put back what it found.
 		if err := syscall.Setrlimit(l.Type, &syscall.Rlimit{Cur: l.Soft, Max: l.Hard}); err != nil {
-			return "setting limits", errnoOf(err)
+			return "setting limits", notify.Errno(err)
 		}
 	}
 	if err := unix.CloseRange(stubSocket, ^uint(0)>>1, unix.CLOSE_RANGE_CLOEXEC); err != nil {
-		return "closing descriptors", errnoOf(err)
+		return "closing descriptors", notify.Errno(err)
 	}
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
-		return "giving up privileges", errnoOf(err)
+		return "giving up privileges", notify.Errno(err)
 	}
 	prog := unix.SockFprog{Len: uint16(len(s.Filter)), Filter: &s.Filter[0]}
-	fd, _, e := unix.RawSyscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, listenerFlags, uintptr(unsafe.Pointer(&prog)))
+	fd, _, e := unix.RawSyscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, notify.FilterFlags, uintptr(unsafe.Pointer(&prog)))
 	if e != 0 {
 		return "installing the seccomp filter", e
 	}
 	if err := unix.Sendmsg(stubSocket, []byte{0}, unix.UnixRights(int(fd)), nil, 0); err != nil {
-		return "handing over the seccomp listener", errnoOf(err)
+		return "handing over the seccomp listener", notify.Errno(err)
 	}
 	if _, _, e := unix.RawSyscall(unix.SYS_CLOSE, fd, 0, 0); e != 0 {
 		return "handing over the seccomp listener", e
@@ -97,5 +98,5 @@ func (s *start) become() (doing string, errno unix.Errno) {
 	if _, _, e := unix.RawSyscall(unix.SYS_CHDIR, uintptr(unsafe.Pointer(dir)), 0, 0); e != 0 {
 		return "entering the working directory", e
 	}
-	return "exec", errnoOf(syscall.Exec(s.Path, s.Args, s.Env))
+	return "exec", notify.Errno(syscall.Exec(s.Path, s.Args, s.Env))
 }

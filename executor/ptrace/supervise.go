@@ -18,6 +18,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/cairn-build/cairn/executor/identity"
+	"github.com/cairn-build/cairn/executor/notify"
 	"github.com/cairn-build/cairn/pkg/fakeroot"
 )
 
@@ -59,7 +61,7 @@ type supervisor struct {
 	programs *programs
 	handlers map[int]handler
 	rewrites map[int]rewrite
-	listener int
+	listener notify.Listener
 
 	unsharing sync.Mutex
 	remarks   sync.Map
@@ -134,7 +136,7 @@ func (s *supervisor) supervise(running func()) (report, error) {
 		return report{}, err
 	}
 	who := &task{id: 0, group: &group{umask: 0o022}}
-	who.cred = credentials{uid: sameIDs(s.job.UID), gid: sameIDs(s.job.GID), groups: s.job.Groups}
+	who.cred = identity.Credentials{UID: identity.Same(s.job.UID), GID: identity.Same(s.job.GID), Groups: s.job.Groups}
 	if err := s.lookPath(who); err != nil {
 		return report{}, err
 	}
@@ -259,8 +261,8 @@ func (s *supervisor) receive(sock *os.File, b, oob []byte) (int, error) {
 	}
 	for _, m := range messages {
 		if fds, err := unix.ParseUnixRights(&m); err == nil && len(fds) == 1 {
-			s.listener = fds[0]
-			_ = s.ioctlFlags()
+			s.listener = notify.Listener(fds[0])
+			_ = s.listener.SyncWakeUp()
 		}
 	}
 	return n, nil

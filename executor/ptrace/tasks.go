@@ -7,6 +7,9 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/cairn-build/cairn/executor/identity"
+	"github.com/cairn-build/cairn/executor/notify"
 )
 
 // task is one thread under supervision. Its identity is what it believes to be, not what the kernel has.
@@ -15,7 +18,7 @@ type task struct {
 	group *group
 
 	mu   sync.Mutex
-	cred credentials
+	cred identity.Credentials
 
 	// What follows belongs to the loop of ptrace alone.
 
@@ -60,13 +63,13 @@ func (g *group) setMask(m uint32) {
 	g.umask = m & 0o777
 }
 
-func (t *task) creds() credentials {
+func (t *task) creds() identity.Credentials {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.cred
 }
 
-func (t *task) setCreds(c credentials) {
+func (t *task) setCreds(c identity.Credentials) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.cred = c
@@ -76,10 +79,10 @@ func (t *task) setCreds(c credentials) {
 func (t *task) privileged() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.cred.uid.fs == 0
+	return t.cred.UID.FS == 0
 }
 
-func (t *task) memory() memory { return memory(t.id) }
+func (t *task) memory() notify.Memory { return notify.Memory(t.id) }
 
 // fdLink is the machine's name of an open file of the task, or of its working directory.
 func (t *task) fdLink(fd int32) string {
@@ -93,16 +96,16 @@ func (t *task) fdLink(fd int32) string {
 func (t *task) status(b []byte) []byte {
 	c := t.creds()
 	caps := "0000000000000000"
-	if c.uid.e == 0 {
-		caps = dockerCapabilities
+	if c.UID.E == 0 {
+		caps = identity.Capabilities
 	}
 	var groups strings.Builder
-	for _, g := range c.groups {
+	for _, g := range c.Groups {
 		groups.WriteString(strconv.Itoa(int(g)) + " ")
 	}
 	lines := map[string]string{
-		"Uid": c.uid.line(), "Gid": c.gid.line(), "Groups": groups.String(), "TracerPid": "0", "NoNewPrivs": "0",
-		"CapInh": "0000000000000000", "CapPrm": caps, "CapEff": caps, "CapBnd": dockerCapabilities, "CapAmb": "0000000000000000",
+		"Uid": c.UID.Line(), "Gid": c.GID.Line(), "Groups": groups.String(), "TracerPid": "0", "NoNewPrivs": "0",
+		"CapInh": "0000000000000000", "CapPrm": caps, "CapEff": caps, "CapBnd": identity.Capabilities, "CapAmb": "0000000000000000",
 	}
 	var out strings.Builder
 	for line := range strings.Lines(string(b)) {
@@ -113,53 +116,6 @@ func (t *task) status(b []byte) []byte {
 		out.WriteString(line)
 	}
 	return []byte(out.String())
-}
-
-// dockerCapabilities are docker's default capabilities, as /proc/PID/status writes them.
-const dockerCapabilities = "00000000a80425fb"
-
-// ids are the three ids that a task has of users, and of groups, and the one that counts for files.
-type ids struct{ r, e, s, fs uint32 }
-
-func sameIDs(id uint32) ids { return ids{id, id, id, id} }
-
-func (i ids) has(id uint32) bool { return id == i.r || id == i.e || id == i.s }
-
-func (i ids) line() string {
-	var out []string
-	for _, id := range []uint32{i.r, i.e, i.s, i.fs} {
-		out = append(out, strconv.FormatUint(uint64(id), 10))
-	}
-	return strings.Join(out, "\t")
-}
-
-// credentials are who a task is. It is a value; groups is never changed, only replaced.
-type credentials struct {
-	uid, gid ids
-	groups   []uint32
-	// Root has its capabilities whatever these say. keep is PR_SET_KEEPCAPS; who then becomes another user has them permitted, and effective
-	// again once capset(2) has said so, until the next exec. They count for ids, not for files.
-	keep, permitted, effective bool
-}
-
-// capable reports whether ids may be changed at will.
-func (c credentials) capable() bool { return c.uid.e == 0 || c.effective }
-
-func (c credentials) in(gid uint32) bool { return c.gid.fs == gid || slices.Contains(c.groups, gid) }
-
-// allows checks permission bits as the kernel does for who is not root (path_resolution(7)).
-func (c credentials) allows(uid, gid, mode, want uint32) error {
-	bits := mode & 7
-	switch {
-	case c.uid.fs == uid:
-		bits = mode >> 6 & 7
-	case c.in(gid):
-		bits = mode >> 3 & 7
-	}
-	if want&^bits != 0 {
-		return unix.EACCES
-	}
-	return nil
 }
 
 // taskTable is all tasks by thread id.
