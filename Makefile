@@ -8,7 +8,8 @@ STATIC := -trimpath -tags "$(TAGS)" -ldflags '-s -w -linkmode external -extldfla
 
 BUILD_DEPS := ca-certificates file gcc git libc6-dev libseccomp-dev make pkg-config
 DEMO_DEPS  := $(BUILD_DEPS) mmdebstrap uidmap
-TEST_DEPS  := $(DEMO_DEPS) buildah busybox-static curl docker-registry docker.io openssl podman skopeo umoci util-linux xz-utils zstd
+# docker.io brings containerd.
+TEST_DEPS  := $(DEMO_DEPS) buildah busybox-static containerd curl docker-registry docker.io openssl podman skopeo umoci util-linux xz-utils zstd
 
 LINT_VERSION := v2.15.0
 

@@ -58,6 +58,8 @@ var edges = map[string][]string{
 	"pkg/containers":        {"pkg/containers/core", "pkg/containers/native"},
 	"pkg/containers/gc":     {"pkg/containers"},
 	"pkg/containers/docker": {"pkg/containers/core"},
+	// containerd builds nothing: the native backend does it for it.
+	"pkg/containers/containerd": {"pkg/containers/core", "pkg/containers/native"},
 	// The command puts the parts of a build together.
 	"cmd/cairn": {"pkg/suggest", "pkg/build", "pkg/cache", "pkg/userns", "pkg/progress", "pkg/secret", "pkg/solve", "pkg/source", "pkg/registry", "pkg/export",
 		"pkg/image", "pkg/plan", "pkg/dockerfile", "pkg/layer", "pkg/store", "pkg/ladder", "snapshot", "executor"},
@@ -67,6 +69,7 @@ var edges = map[string][]string{
 // import archive/tar handle archives that are not: ADD's, build contexts, and the tarballs that images travel in.
 var sole = map[string][]string{
 	"github.com/moby/moby/client":                          {"pkg/containers/docker"},
+	"github.com/containerd/containerd/v2":                  {"pkg/containers/containerd"},
 	"github.com/urfave/cli":                                {"cmd/cairn"},
 	"github.com/moby/buildkit/frontend":                    {"pkg/dockerfile"},
 	"github.com/opencontainers/runc":                       {"executor/runc"},

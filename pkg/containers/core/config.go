@@ -59,8 +59,13 @@ type ContainerdConfig struct {
 	// SocketPath is the daemon's socket; "" is the usual one. Namespace is containerd's; "" is "default".
 	SocketPath string
 	Namespace  string
-	// Runtime is the handler that runs containers; "" is containerd's default.
-	Runtime string
+	// Runtime is the handler that runs containers, Snapshotter what keeps their root filesystems; "" is containerd's default.
+	Runtime     string
+	Snapshotter string
+	// Credentials returns what to log in to a registry with; nil logs in nowhere. An empty user with a secret is an identity token.
+	Credentials func(host string) (user, secret string, err error)
+	// Build says where and with which registries images are built: containerd itself builds none.
+	Build NativeConfig
 	// The fields below say how a daemon is started that does not run yet.
 	RootlessMode      RootlessMode
 	RootlesskitPath   string

@@ -168,6 +168,16 @@ func (i *image) Push(ctx context.Context) error {
 	})
 }
 
+// Save writes images to an archive that Docker, podman and containerd load; see Exporter in package image.
+func (b *Backend) Save(ctx context.Context, names []string, w io.Writer) error {
+	client, err := b.engine.Client(nil)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	return localimage.NewExporter(b.engine.Images(), localimage.ExporterOptions{Blob: b.engine.Remote(client, false).Blob}).Save(ctx, names, w)
+}
+
 // Build implements core.Image.
 func (i *image) Build(ctx context.Context, input *core.DockerfileBuild) (err error) {
 	if input == nil || input.Context == nil {
