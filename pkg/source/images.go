@@ -178,7 +178,7 @@ func (im *Images) root(ctx context.Context, n reference.Named) (document, error)
 		}
 		data, err := json.Marshal(desc)
 		if err == nil {
-			err = im.o.Store.PutRecord(tagBucket, n.String(), data)
+			err = im.o.Store.PutCacheRecord(tagBucket, n.String(), data)
 		}
 		if err != nil {
 			return document{}, fmt.Errorf("remembering %s: %w", n, err)

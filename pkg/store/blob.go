@@ -72,8 +72,8 @@ func (w *BlobWriter) Write(p []byte) (int, error) {
 // Size is the number of bytes written so far.
 func (w *BlobWriter) Size() int64 { return w.size }
 
-// Commit makes the blob durable under its digest and returns digest and size; MediaType is left to the caller. When want is not empty
-// and is not what was written, that is an error and nothing is kept.
+// Commit keeps the blob under its digest and returns digest and size; MediaType is left to the caller. When want is not empty
+// and is not what was written, that is an error and nothing is kept. It is not waited for the disk: SetRef does that.
 func (w *BlobWriter) Commit(want digest.Digest) (ocispec.Descriptor, error) {
 	if w.done {
 		return ocispec.Descriptor{}, fmt.Errorf("committing blob: %w", fs.ErrClosed)
@@ -97,13 +97,17 @@ func (w *BlobWriter) Commit(want digest.Digest) (ocispec.Descriptor, error) {
 		return ocispec.Descriptor{}, fmt.Errorf("committing blob: %w", err)
 	}
 	if got.Algorithm() != digest.SHA256 {
-		if err := makeDurableDir(w.s.path(blobsDir, got.Algorithm().String())); err != nil {
+		if err := makeStoreDir(w.s.path(blobsDir, got.Algorithm().String())); err != nil {
 			return ocispec.Descriptor{}, fmt.Errorf("committing blob %s: %w", got, err)
 		}
 	}
 	w.finish()
-	// A blob that is there already is replaced: that repairs one which has rotted.
-	if err := publish(w.file, dst, 0o444, durable); err != nil {
+	// A blob that is there already is replaced: that repairs one which has rotted. What refs lead to stays durable.
+	mode, keep := fs.FileMode(modeWritten), rebuildable
+	if fi, err := os.Lstat(dst); err == nil && fi.Mode().Perm() == modeDurable {
+		mode, keep = modeDurable, durable
+	}
+	if err := w.s.publish(w.file, dst, mode, keep); err != nil {
 		return ocispec.Descriptor{}, err
 	}
 	return ocispec.Descriptor{Digest: got, Size: w.size}, nil
@@ -236,14 +240,14 @@ func (s *Store) ReadBlob(d digest.Digest, limit int64) ([]byte, error) {
 	return data, nil
 }
 
-// HasBlob reports whether a blob is held and its size. The content is not looked at.
+// HasBlob reports whether a blob is held and its size. The content is not looked at, unless a power cut may have taken it.
 func (s *Store) HasBlob(d digest.Digest) (int64, bool) {
 	path, err := s.blobPath(d)
 	if err != nil {
 		return 0, false
 	}
 	fi, err := os.Lstat(path)
-	if err != nil || !fi.Mode().IsRegular() {
+	if err != nil || !fi.Mode().IsRegular() || !s.whole(path, d, fi) {
 		return 0, false
 	}
 	return fi.Size(), true

@@ -40,7 +40,7 @@ func (s *Store) putRecord(bucket, key string, data []byte, keep durability) erro
 	if err != nil {
 		return err
 	}
-	if err := makeDurableDir(s.path(recordsDir, bucket)); err != nil {
+	if err := makeStoreDir(s.path(recordsDir, bucket)); err != nil {
 		return fmt.Errorf("writing record in %s: %w", bucket, err)
 	}
 	return s.putSealed(path, data, keep)
@@ -95,7 +95,7 @@ func refFile(name string) string {
 	return b.String()
 }
 
-// SetRef names a manifest or index, which must be held; Ref, Refs and DeleteRef read, list and remove names. A name is
+// SetRef names a manifest or index, which must be held, and makes it durable with all that it leads to; Ref, Refs and DeleteRef read, list and remove names. A name is
 // any string that is not empty.
 func (s *Store) SetRef(name string, d ocispec.Descriptor) error {
 	if name == "" {
@@ -103,6 +103,9 @@ func (s *Store) SetRef(name string, d ocispec.Descriptor) error {
 	}
 	if _, ok := s.HasBlob(d.Digest); !ok {
 		return fmt.Errorf("setting ref %q: manifest %s: %w", name, d.Digest, fs.ErrNotExist)
+	}
+	if err := s.settle(d.Digest); err != nil {
+		return fmt.Errorf("setting ref %q: %w", name, err)
 	}
 	data, err := json.Marshal(refDocument{Name: []byte(name), Descriptor: d})
 	if err != nil {

@@ -12,13 +12,14 @@
 //
 // Invariants, as in docs/architecture.md: a ref names an existing manifest; a record names existing layers; a blob's name is
 // its digest. Write order: blob, snapshot, record, ref; delete in reverse; read refs first. Everything is written by one protocol: a
-// temporary file in the same file system → write → check length and digest → fsync → rename → fsync the directory.
+// temporary file in the same file system → write → check length and digest → rename. What must outlive a power cut is synced, file and
+// directory: refs and records when they are written, blobs when a ref is set that leads to them.
 //
 // A session is one directory in tmp on which its Store holds a flock. The kernel gives the lock back when the process dies, however it
 // dies; so a session that can be locked belongs to nobody and is removed by the next process that opens the store.
 //
-// Blobs, refs and records survive a power cut once the call that wrote them has returned. Indexes of layers, snapshot directories and records
-// of caches do not: they can be made again. An index or record lost half is found by its checksum. Snapshots stand below a stamp made of the boot id and the id
+// Refs, with all that is held of what they lead to, and records survive a power cut once the call that wrote them has returned. Other blobs,
+// indexes of layers, snapshot directories and records of caches may not: they can be made again. A blob lost half is found by its digest. An index or record lost half is found by its checksum. Snapshots stand below a stamp made of the boot id and the id
 // mappings of the user namespace, so that those of another boot, or with owners meant for another mapping, are never seen.
 package store
 
@@ -31,6 +32,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -58,6 +60,8 @@ type Store struct {
 	root string
 	// stamp names the snapshots that this process may use.
 	stamp string
+	// boot is when the machine was started.
+	boot time.Time
 	// lock is ROOT/lock with a shared flock.
 	lock *os.File
 
@@ -89,7 +93,7 @@ func Open(root string) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening store %s: %w", root, err)
 	}
-	s := &Store{root: root, stamp: stamp, temps: map[string]bool{}}
+	s := &Store{root: root, stamp: stamp, boot: bootTime(), temps: map[string]bool{}}
 	if s.lock, err = openLockFile(s.path("lock")); err != nil {
 		return nil, fmt.Errorf("opening store %s: %w", root, err)
 	}
@@ -144,7 +148,7 @@ func (s *Store) start() error {
 		blobsDir, blobsDir + "/sha256", layersDir, snapshotsDir, snapshotsDir + "/" + s.stamp, recordsDir, refsDir, cacheDirsDir,
 		locksDir, tmpDir,
 	} {
-		if err := makeDurableDir(s.path(dir)); err != nil {
+		if err := makeStoreDir(s.path(dir)); err != nil {
 			return err
 		}
 	}
@@ -167,8 +171,8 @@ func makeDir(path string) error {
 	return os.Chmod(path, 0o700)
 }
 
-// makeDurableDir makes one directory of the store if it is missing, and its name durable.
-func makeDurableDir(path string) error {
+// makeStoreDir makes one directory of the store if it is missing.
+func makeStoreDir(path string) error {
 	err := makeDir(path)
 	if errors.Is(err, fs.ErrExist) {
 		fi, err := os.Lstat(path)
@@ -177,10 +181,7 @@ func makeDurableDir(path string) error {
 		}
 		return err
 	}
-	if err != nil {
-		return err
-	}
-	return syncDir(filepath.Dir(path))
+	return err
 }
 
 // Close removes what this Store has written and not committed, and gives up the lock. It is idempotent.

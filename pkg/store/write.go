@@ -23,7 +23,7 @@ const (
 
 // publish is the end of the write protocol, for every file the store keeps: tmp, which is complete and lies in the session's directory,
 // becomes dst, replacing what is there. It closes tmp; on error tmp is removed and dst is as it was.
-func publish(tmp *os.File, dst string, mode fs.FileMode, keep durability) error {
+func (s *Store) publish(tmp *os.File, dst string, mode fs.FileMode, keep durability) error {
 	err := func() error {
 		defer tmp.Close()
 		if err := tmp.Chmod(mode); err != nil {
@@ -44,9 +44,19 @@ func publish(tmp *os.File, dst string, mode fs.FileMode, keep durability) error 
 		return fmt.Errorf("writing %s: %w", dst, err)
 	}
 	if keep {
-		return syncDir(filepath.Dir(dst))
+		return s.syncDirs(filepath.Dir(dst))
 	}
 	return nil
+}
+
+// syncDirs makes the names in a directory of the store durable, and its own.
+func (s *Store) syncDirs(dir string) error {
+	for {
+		if err := syncDir(dir); err != nil || dir == s.root {
+			return err
+		}
+		dir = filepath.Dir(dir)
+	}
 }
 
 // syncDir makes the names in a directory durable.
@@ -101,7 +111,7 @@ func (s *Store) putSealed(dst string, data []byte, keep durability) error {
 		os.Remove(tmp.Name())
 		return fmt.Errorf("writing %s: %w", dst, err)
 	}
-	return publish(tmp, dst, 0o600, keep)
+	return s.publish(tmp, dst, 0o600, keep)
 }
 
 // readSealed returns a document. A damaged one is a damagedError.
