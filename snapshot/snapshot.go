@@ -50,6 +50,12 @@ type RWLayer interface {
 	Release() error
 }
 
+// Guarded is implemented by writable root filesystems that can keep content out of the layer they become.
+type Guarded interface {
+	// Forbid makes Commit fail with a *layer.ForbiddenError, and keep nothing, where the layer would hold one of these byte sequences.
+	Forbid(content [][]byte)
+}
+
 // Owned is implemented by writable root filesystems whose files cannot have the owners, modes, devices and attributes that they are to have:
 // the Table says what they have. It is for executor.Spec.Owners: what the executor leaves in it is what Commit puts into the layer.
 type Owned interface {

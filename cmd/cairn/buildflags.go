@@ -29,6 +29,7 @@ func buildFlags() []cli.Flag {
 		list("no-cache-filter", "carry every step of the stage `NAME` out"),
 		yes("pull", "look for newer base images"),
 		list("secret", "let RUN --mount=type=secret see `id=ID[,src=FILE|,env=NAME]`"),
+		yes("allow-secret-in-layer", "let a RUN leave a secret in the image, which fails otherwise"),
 		list("ssh", "let RUN --mount=type=ssh use `default|ID=SOCKET`"),
 		text("network", "run RUN with the network `default|none|host`"),
 		list("add-host", "add `NAME:IP` to /etc/hosts of RUN"),
@@ -175,6 +176,7 @@ func (in invocation) parseRunOptions(c *cli.Context, req *buildRequest) (err err
 	if req.secrets, err = parseSecrets(c.StringSlice("secret"), in.env); err != nil {
 		return err
 	}
+	run.AllowSecretInLayer = c.Bool("allow-secret-in-layer")
 	run.SSH, err = parseSSH(c.StringSlice("ssh"), in.env)
 	return err
 }

@@ -35,6 +35,16 @@ func (in invocation) systemCommand() *cli.Command {
 				},
 				Action: in.systemPrune,
 			},
+			{
+				Name: "check", Usage: "look for damage in the local store", ArgsUsage: "[flags]",
+				Description: "Each problem is a line on standard output, and the exit code is then 1. Nothing is changed. What is damaged is never used: builds\n" +
+					"make or fetch it again. Without --read-data the content of layers is not read.",
+				Flags: []cli.Flag{
+					&cli.BoolFlag{Name: "read-data", Usage: "read everything and compare it with its digest"},
+					rootFlag(),
+				},
+				Action: in.systemCheck,
+			},
 		},
 	}
 }
@@ -93,6 +103,34 @@ func usageListing(images int, u store.Usage) listing {
 	add("Build Cache", u.Records+u.CacheDirs, u.Caches, false)
 	return l
 }
+
+func (in invocation) systemCheck(c *cli.Context) error {
+	if _, err := operands(c, 0, 0, "no arguments"); err != nil {
+		return err
+	}
+	return in.inside(c, func(st *store.Store, _ *image.Local) error {
+		problems := st.Check(c.Context, c.Bool("read-data"))
+		if err := c.Context.Err(); err != nil {
+			return err
+		}
+		for _, p := range problems {
+			if _, err := fmt.Fprintln(in.stdout, printable(p.Error())); err != nil {
+				return err
+			}
+		}
+		switch n := len(problems); n {
+		case 0:
+			return nil
+		case 1:
+			return failf("checking store %s: there is a problem", st.Root()).withHint(checkHint)
+		default:
+			return failf("checking store %s: there are %d problems", st.Root(), n).withHint(checkHint)
+		}
+	})
+}
+
+// checkHint is what can be done about a damaged store.
+const checkHint = "what is damaged is not used; build or pull the images again, or drop it all with `cairn system prune --all --force`"
 
 func (in invocation) systemPrune(c *cli.Context) error {
 	if _, err := operands(c, 0, 0, "no arguments"); err != nil {

@@ -32,6 +32,8 @@ type BuildRequest struct {
 	Network string `json:",omitempty"`
 	// Secrets are those of RUN --mount=type=secret, by id.
 	Secrets map[string][]byte `json:",omitempty"`
+	// AllowSecretInLayer lets a RUN leave a secret that it mounts in its layer, which fails otherwise.
+	AllowSecretInLayer bool `json:",omitempty"`
 	// NoCache carries every step out. Pull asks registries also for base images that are held.
 	NoCache, Pull bool
 

@@ -52,7 +52,7 @@ func (s *server) buildOptions(req BuildRequest, r *worker.Request) (build.Option
 			Target: req.Target, Platforms: req.Platforms, BuildArgs: req.BuildArgs, Labels: req.Labels,
 			Network: req.Network, AllowHostNetwork: req.Network == "host",
 		},
-		Run:    solve.RunOptions{Secrets: map[string]secret.Value{}},
+		Run:    solve.RunOptions{Secrets: map[string]secret.Value{}, AllowSecretInLayer: req.AllowSecretInLayer},
 		Cache:  solve.CacheOptions{NoCache: req.NoCache},
 		Result: build.ResultOptions{Tags: req.Tags},
 		Parts: build.Parts{

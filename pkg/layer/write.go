@@ -54,6 +54,9 @@ type Writer struct {
 	// Clamp, if not nil, is the latest time an entry may have (SOURCE_DATE_EPOCH): those newer get it. Set it before the
 	// first Add.
 	Clamp *time.Time
+	// Forbidden are byte sequences that must not be in the layer: not in the content of a file, nor in a name, the target of a link or an
+	// attribute. Adding an entry that has one fails with a *ForbiddenError. Set it before the first Add.
+	Forbidden [][]byte
 
 	dst       io.Writer
 	c         Compression
@@ -64,6 +67,7 @@ type Writer struct {
 	comp      io.WriteCloser
 	content   hash.Hash
 	chunk     []byte
+	search    *searcher // nil if nothing is forbidden
 
 	entries []Entry
 	names   map[string][]byte
@@ -101,7 +105,15 @@ func (w *Writer) add(e Entry, content io.Reader) error {
 	if err := w.check(&e); err != nil {
 		return err
 	}
+	if !w.begun && len(w.Forbidden) > 0 {
+		w.search = newSearcher(w.Forbidden)
+	}
 	w.begun = true
+	if w.search != nil {
+		if err := w.search.entry(&e); err != nil {
+			return err
+		}
+	}
 	e.ModTime = w.time(e.ModTime)
 	if e.Type == Symlink {
 		e.Mode = 0o777
@@ -116,7 +128,7 @@ func (w *Writer) add(e Entry, content io.Reader) error {
 		return err
 	}
 	if e.Type == File {
-		sum, kept, err := w.copy(content, e.Size, namesFile(e.Path))
+		sum, kept, err := w.copy(&e, content)
 		if err != nil {
 			return err
 		}
@@ -242,8 +254,9 @@ func header(e *Entry) *tar.Header {
 	return h
 }
 
-// copy writes the size bytes of content and returns their digest, and the bytes themselves if asked for and few.
-func (w *Writer) copy(content io.Reader, size int64, keep bool) (digest.Digest, []byte, error) {
+// copy writes the content of a file and returns its digest, and the bytes themselves if an index keeps them and they are few.
+func (w *Writer) copy(e *Entry, content io.Reader) (digest.Digest, []byte, error) {
+	size := e.Size
 	w.content.Reset()
 	if content == nil {
 		content = bytes.NewReader(nil)
@@ -254,7 +267,8 @@ func (w *Writer) copy(content io.Reader, size int64, keep bool) (digest.Digest, 
 		w.chunk = make([]byte, copyBuffer)
 	}
 	var kept []byte
-	if keep = keep && size <= maxNames; keep {
+	keep := namesFile(e.Path) && size <= maxNames
+	if keep {
 		kept = make([]byte, 0, size)
 	}
 	for left := size; ; {
@@ -265,6 +279,11 @@ func (w *Writer) copy(content io.Reader, size int64, keep bool) (digest.Digest, 
 		}
 		if n > 0 {
 			w.content.Write(w.chunk[:n])
+			if w.search != nil {
+				if i := w.search.next(w.chunk[:n]); i >= 0 {
+					return "", nil, &ForbiddenError{Path: e.Path, Index: i}
+				}
+			}
 			if _, err := w.tw.Write(w.chunk[:n]); err != nil {
 				return "", nil, err
 			}

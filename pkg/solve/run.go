@@ -45,6 +45,10 @@ func (st *stage) run(ctx context.Context, r *plan.Run) (work, error) {
 	if st.Run.ShmSize != 0 {
 		in = append(in, cache.Input{Name: "shm-size", Value: strconv.FormatInt(st.Run.ShmSize, 10)})
 	}
+	if _, secrets := st.mounted(r); st.Run.AllowSecretInLayer && len(secrets) > 0 {
+		// What was made with that leave is no answer to who does not give it.
+		in = append(in, cache.Input{Name: "secret in layer", Value: "allowed"})
+	}
 	for _, m := range r.Mounts {
 		mi, err := st.mountInputs(ctx, m)
 		if err != nil {
@@ -80,7 +84,7 @@ func (st *stage) execute(ctx context.Context, r *plan.Run, v *progress.Vertex) (
 	if err := st.attempt(ctx, rw.Root(), r, run); err != nil {
 		return layer.Layer{}, err
 	}
-	ro, err := rw.Commit()
+	ro, err := st.commit(rw, r)
 	if err != nil {
 		return layer.Layer{}, err
 	}
@@ -99,11 +103,13 @@ func (st *stage) process(ctx context.Context, root string, r *plan.Run, v *progr
 	if err != nil {
 		return err
 	}
+	stdout, stderr, flush := st.masked(r, v.Stdout(), v.Stderr())
+	defer func() { err = errors.Join(err, flush()) }()
 	err = st.Executor.Run(ctx, executor.Spec{
 		Root: root,
 		Process: executor.Process{
 			Args: r.Args, Env: append(append(env, st.Run.ProxyEnv...), secretEnv...), Dir: r.Dir, User: r.User,
-			Stdout: v.Stdout(), Stderr: v.Stderr(),
+			Stdout: stdout, Stderr: stderr,
 		},
 		Mounts:   mounts,
 		Network:  executor.NetworkMode(r.Network),

@@ -59,6 +59,8 @@ type RunOptions struct {
 	// ProxyEnv is added to the environment of every RUN and is no part of any cache key.
 	ProxyEnv []string
 	Secrets  map[string]secret.Value
+	// AllowSecretInLayer lets a RUN leave a secret that it mounts in its layer, which fails otherwise.
+	AllowSecretInLayer bool
 	// SSH maps an id to the socket of an agent.
 	SSH map[string]string
 }

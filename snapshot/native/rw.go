@@ -26,13 +26,18 @@ type rwLayer struct {
 	dir     string
 	owners  *fakeroot.Table
 	origins map[string]origin
+	// forbidden must not be in the layer.
+	forbidden [][]byte
 
 	mu       sync.Mutex
 	used     bool // committed, or tried
 	released bool
 }
 
-var _ snapshot.Owned = (*rwLayer)(nil)
+var (
+	_ snapshot.Owned   = (*rwLayer)(nil)
+	_ snapshot.Guarded = (*rwLayer)(nil)
+)
 
 func newRWLayer(below *roLayer) (_ *rwLayer, err error) {
 	dir, err := below.s.opts.Store.TempDir("rw-")
@@ -85,6 +90,9 @@ func (rw *rwLayer) Unchanged(name string, st *unix.Stat_t) bool {
 	return ok && o.ino == st.Ino && (o.linked || o.change == st.Ctim)
 }
 
+// Forbid implements snapshot.Guarded.
+func (rw *rwLayer) Forbid(content [][]byte) { rw.forbidden = content }
+
 func (rw *rwLayer) Commit() (snapshot.ROLayer, error) {
 	rw.mu.Lock()
 	defer rw.mu.Unlock()
@@ -123,7 +131,7 @@ func (rw *rwLayer) write(ctx context.Context) (layer.Layer, *layer.Index, error)
 	if err != nil {
 		return layer.Layer{}, nil, err
 	}
-	w.Clamp = rw.s.opts.Clamp
+	w.Clamp, w.Forbidden = rw.s.opts.Clamp, rw.forbidden
 	if err := layer.DiffRoot(ctx, rw.Root(), rw.below.tree(), rw, w); err != nil {
 		return layer.Layer{}, nil, err
 	}

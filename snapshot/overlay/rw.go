@@ -24,12 +24,16 @@ type rwLayer struct {
 	dir   string
 	// lower is the topmost directory under upper.
 	lower string
+	// forbidden must not be in the layer.
+	forbidden [][]byte
 
 	mu       sync.Mutex
 	mounted  bool
 	used     bool // committed, or tried
 	released bool
 }
+
+var _ snapshot.Guarded = (*rwLayer)(nil)
 
 var epoch = time.Unix(0, 0)
 
@@ -75,6 +79,9 @@ func newRWLayer(below *roLayer) (_ *rwLayer, err error) {
 func (rw *rwLayer) path(name string) string { return filepath.Join(rw.dir, name) }
 
 func (rw *rwLayer) Root() string { return rw.path("root") }
+
+// Forbid implements snapshot.Guarded.
+func (rw *rwLayer) Forbid(content [][]byte) { rw.forbidden = content }
 
 func (rw *rwLayer) Commit() (snapshot.ROLayer, error) {
 	rw.mu.Lock()
@@ -126,7 +133,7 @@ func (rw *rwLayer) write(ctx context.Context) (layer.Layer, *layer.Index, error)
 	if err != nil {
 		return layer.Layer{}, nil, err
 	}
-	w.Clamp = rw.s.opts.Clamp
+	w.Clamp, w.Forbidden = rw.s.opts.Clamp, rw.forbidden
 	if err := layer.Diff(ctx, rw.path("upper"), rw.below.tree(), w); err != nil {
 		return layer.Layer{}, nil, err
 	}

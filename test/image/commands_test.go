@@ -1,7 +1,9 @@
 package image
 
 import (
+	"bytes"
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -169,6 +171,45 @@ func TestSystem(t *testing.T) {
 			t.Errorf("prune --all keeps the build cache:\n%s", again)
 		}
 	})
+}
+
+// TestSystemCheck: a sound store has no problems, and a flipped bit, a lost blob and a damaged name are found.
+func TestSystemCheck(t *testing.T) {
+	h := harness.NewHome(t, harness.Unprivileged(t))
+	build(t, h, "one", "-t", "one")
+	check := func(args ...string) harness.Result { return try(h, append([]string{"system", "check"}, args...)...) }
+	if r := check("--read-data").OK(t); r.Stdout != "" {
+		t.Errorf("a sound store has problems: %s", r.Stdout)
+	}
+	check("more").Fails(t, 2, "no arguments")
+	manifest := strings.TrimSpace(cairn(t, h, "images", "--no-trunc", "--format", "{{.Digest}}"))
+	blobs, err := filepath.Glob(filepath.Join(h.Root, "blobs", "sha256", "*"))
+	if err != nil || len(blobs) < 3 {
+		t.Fatal(blobs, err)
+	}
+	for _, blob := range blobs {
+		data, err := os.ReadFile(blob)
+		if err != nil {
+			t.Fatal(err)
+		}
+		write := func(data []byte) {
+			if err := errors.Join(os.Chmod(blob, 0o600), os.WriteFile(blob, data, 0o600)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		flipped := bytes.Clone(data)
+		flipped[len(flipped)/2] ^= 1
+		write(flipped)
+		r := check("--read-data").Fails(t, 1, "problem", "hint")
+		matches(t, "system check of a flipped bit in "+blob, r.Stdout, `(?s).*`+filepath.Base(blob)+`.*`)
+		write(data)
+	}
+	gone := filepath.Join(h.Root, "blobs", "sha256", strings.TrimPrefix(manifest, "sha256:"))
+	if err := os.Remove(gone); err != nil {
+		t.Fatal(err)
+	}
+	r := check().Fails(t, 1, "problem")
+	matches(t, "system check without a manifest", r.Stdout, `ref "docker.io/library/one:latest": manifest sha256:[0-9a-f]{64}: .*`)
 }
 
 // TestLogin: credentials are tried, kept where Docker keeps them, used, and forgotten.

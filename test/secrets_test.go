@@ -1,0 +1,226 @@
+package test
+
+import (
+	"archive/tar"
+	"bytes"
+	"compress/gzip"
+	"encoding/base64"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/cairn-build/cairn/test/harness"
+)
+
+// canary is a secret of 64 bytes that is like nothing else.
+const canary = "cAnAry-5f1e0c7b9a3d-2468-ACEG/bdfh+wxyz~T12~0123456789~secret~64"
+
+// formsOfCanary are the ways in which it would be found: as it is, in hex, in base64 at each of three places, escaped as in a URL and in JSON.
+func formsOfCanary() [][]byte {
+	forms := [][]byte{[]byte(canary), []byte(hex.EncodeToString([]byte(canary))), []byte(strings.NewReplacer("/", "%2F", "+", "%2B").Replace(canary))}
+	for skip := range 3 {
+		whole := canary[skip : len(canary)-(len(canary)-skip)%3]
+		forms = append(forms, []byte(base64.RawStdEncoding.EncodeToString([]byte(whole))), []byte(base64.RawURLEncoding.EncodeToString([]byte(whole))))
+	}
+	return forms
+}
+
+// showsCanary reports where the canary is: in data, or in what is inside of it when it is a compressed tar.
+func showsCanary(t *testing.T, name string, data []byte) (found []string) {
+	t.Helper()
+	for _, form := range formsOfCanary() {
+		if bytes.Contains(data, form) {
+			found = append(found, fmt.Sprintf("%s has %.20s…", name, form))
+		}
+	}
+	if z, err := gzip.NewReader(bytes.NewReader(data)); err == nil {
+		inner, err := io.ReadAll(z)
+		if err != nil && len(inner) == 0 {
+			return found
+		}
+		found = append(found, showsCanary(t, name+" (uncompressed)", inner)...)
+	}
+	if len(data) > 262 && string(data[257:262]) == "ustar" {
+		for tr := tar.NewReader(bytes.NewReader(data)); ; {
+			h, err := tr.Next()
+			if err != nil {
+				return found
+			}
+			inner, _ := io.ReadAll(tr)
+			found = append(found, showsCanary(t, name+":"+h.Name, inner)...)
+		}
+	}
+	return found
+}
+
+// searchTree looks for the canary in every file below dir, in names and in the targets of links. What is left out is what the test put there.
+func searchTree(t *testing.T, dir string, except ...string) {
+	t.Helper()
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		for _, e := range except {
+			if path == e {
+				return nil
+			}
+		}
+		data := []byte(path)
+		switch {
+		case d.Type().IsRegular():
+			if data, err = os.ReadFile(path); err != nil {
+				return err
+			}
+		case d.Type() == fs.ModeSymlink:
+			to, err := os.Readlink(path)
+			if err != nil {
+				return err
+			}
+			data = []byte(to)
+		}
+		for _, f := range showsCanary(t, path, data) {
+			t.Error(f)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// searchProcesses looks for the canary in the arguments and the environment of everything that was started from the home, but for the first
+// process, whose environment is the user's own doing, and that of the RUN, which is meant to have it.
+func searchProcesses(t *testing.T, h *harness.Home, ours int) {
+	t.Helper()
+	procs, _ := filepath.Glob("/proc/[0-9]*")
+	for _, proc := range procs {
+		if proc == fmt.Sprintf("/proc/%d", ours) {
+			continue
+		}
+		exe, _ := os.Readlink(filepath.Join(proc, "exe"))
+		if !strings.HasSuffix(exe, "/cairn") {
+			continue
+		}
+		for _, name := range []string{"cmdline", "environ"} {
+			data, _ := os.ReadFile(filepath.Join(proc, name))
+			if name == "environ" && (bytes.Contains(data, []byte("GIVEN="+canary)) || bytes.Contains(data, []byte("https_proxy=http"))) {
+				continue // handed down by the user, under the user's name for it
+			}
+			for _, f := range showsCanary(t, filepath.Join(proc, name), data) {
+				t.Error(f)
+			}
+		}
+	}
+}
+
+// routes are the ways by which a secret comes into a build (T12).
+var routes = []struct {
+	name, instruction string
+	args              []string
+	env               []string
+}{
+	{name: "file", instruction: "RUN --mount=type=secret,id=key [ $(wc -c < /run/secrets/key) = 65 ]; cat /run/secrets/key; base64 < /run/secrets/key > /dev/null; %s",
+		args: []string{"--secret", "id=key,src=key"}},
+	{name: "variable", instruction: "RUN --mount=type=secret,id=key,env=KEY [ ${#KEY} = 64 ]; echo key=$KEY; echo $KEY >&2; %s",
+		args: []string{"--secret", "id=key,env=GIVEN"}, env: []string{"GIVEN=" + canary}},
+	{name: "proxy", instruction: "RUN [ ${#https_proxy} = 83 ]; %s",
+		env: []string{"https_proxy=http://u:" + canary + "@127.0.0.1", "no_proxy=127.0.0.1"}},
+}
+
+// TestSecrets is T12: a secret that comes in by any route is nowhere afterwards, however the build ends.
+func TestSecrets(t *testing.T) {
+	registry := harness.StartRegistry(t, harness.RegistryOptions{})
+	base := registry.Busybox(t)
+	closed := harness.StartRegistry(t, harness.RegistryOptions{Auth: true})
+	for _, route := range routes {
+		for _, outcome := range []string{"built", "RUN fails", "push fails", "killed"} {
+			t.Run(route.name+"/"+outcome, func(t *testing.T) {
+				t.Parallel()
+				h := harness.NewHome(t, harness.Unprivileged(t))
+				h.Env = append(h.Env, route.env...)
+				end := map[string]string{"RUN fails": "exit 3", "killed": "echo ready; sleep 1000"}[outcome]
+				if end == "" {
+					end = "echo fine > /fine"
+				}
+				dir := h.Files(map[string]string{"key": canary + "\n", "Dockerfile": "FROM " + base + "\n" + fmt.Sprintf(route.instruction, end) + "\n"})
+				progress := "rawjson"
+				if outcome == "killed" {
+					progress = "plain"
+				}
+				args := append([]string{"build", "--root", h.Root, "--progress", progress, "-o", "type=oci,dest=out.tar", "--metadata-file", "meta.json",
+					"--cache-to", "type=local,dest=cache,mode=max"}, route.args...)
+				if outcome == "push fails" {
+					args = append(args, "--push", "-t", closed.Name("x"))
+				}
+				log, err := os.Create(h.Path("log"))
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer log.Close()
+				cmd := h.CairnCommand(append(args, dir)...)
+				cmd.Stdout, cmd.Stderr = log, log
+				if outcome == "killed" {
+					if err := cmd.Start(); err != nil {
+						t.Fatal(err)
+					}
+					harness.WaitFor(t, 60*time.Second, "the RUN step runs", func() bool {
+						data, _ := os.ReadFile(h.Path("log"))
+						return bytes.Contains(data, []byte(" ready\n"))
+					})
+					searchProcesses(t, h, cmd.Process.Pid)
+					_ = cmd.Process.Signal(syscall.SIGKILL)
+				} else if err := cmd.Start(); err != nil {
+					t.Fatal(err)
+				}
+				_ = cmd.Wait()
+				data, _ := os.ReadFile(h.Path("log"))
+				if code := cmd.ProcessState.ExitCode(); (code == 0) != (outcome == "built") {
+					t.Fatalf("exit code %d\n%s", code, data)
+				}
+				harness.WaitFor(t, 10*time.Second, "no process is left", func() bool { return len(h.Processes()) == 0 })
+				searchTree(t, h.Dir, h.Path("key"))
+				if r := h.Cairn("system", "check", "--read-data", "--root", h.Root).OK(t); r.Stdout != "" {
+					t.Error(r.Stdout)
+				}
+			})
+		}
+	}
+}
+
+// TestSecretInLayer: a RUN that leaves a secret in the root filesystem fails, whatever it is wrapped in, and nothing of the layer is kept.
+func TestSecretInLayer(t *testing.T) {
+	registry := harness.StartRegistry(t, harness.RegistryOptions{})
+	base := registry.Busybox(t)
+	harness.EachUser(t, func(t *testing.T, u harness.User) {
+		h := harness.NewHome(t, u)
+		h.Files(map[string]string{"key": canary + "\n", "short": "1234567"})
+		try := func(run string, more ...string) harness.Result {
+			dir := h.Files(map[string]string{"Dockerfile": "FROM " + base + "\n\nRUN --mount=type=secret,id=key --mount=type=secret,id=short " + run + "\n"})
+			return build(h, append(append([]string{"--secret", "id=key,src=key", "--secret", "id=short,src=short"}, more...), dir)...)
+		}
+		for _, tc := range []struct{ run, where string }{
+			{"mkdir -p /a/b && cp /run/secrets/key /a/b/copy", "/a/b/copy"},
+			{"sh -c 'head -c 262100 /dev/zero; cat /run/secrets/key; head -c 300000 /dev/zero' > /long", "/long"},
+			{"echo user:$(cat /run/secrets/key) | base64 | tr -d '\\n' > /auth", "/auth"},
+			{"ln -s $(cat /run/secrets/key) /link", "/link"},
+			{"echo $(cat /run/secrets/key) | tr / _ > /same; cp /run/secrets/key /one; ln /one /two", "/one"},
+		} {
+			r := try(tc.run).Fails(t, 1, "Dockerfile:3", `secret "key" is in `+tc.where, "hint: ", "--allow-secret-in-layer")
+			if found := showsCanary(t, "the log", []byte(r.Stderr)); found != nil {
+				t.Error(found)
+			}
+			searchTree(t, h.Root)
+		}
+		try("cp /run/secrets/short /seven; rm -f /nothing").OK(t)
+		try("cp /run/secrets/key /copy; rm /copy").OK(t)
+		try("cp /run/secrets/key /meant", "--allow-secret-in-layer").OK(t)
+		try("cp /run/secrets/key /meant").Fails(t, 1, "/meant") // not answered from the cache
+	})
+}
