@@ -24,6 +24,13 @@ type Executor interface {
 	Run(ctx context.Context, spec Spec) error
 }
 
+// Mountless is implemented by executors that work without mounts, for places where nobody may mount. The source of a Bind need not be a file
+// with a name for them: it may be the name of a descriptor, "/proc/PID/fd/N", that the caller keeps open.
+type Mountless interface {
+	Executor
+	Mountless()
+}
+
 // Spec is one process and the place it runs in.
 type Spec struct {
 	// Root is the directory of the root filesystem. It is writable.
@@ -96,6 +103,8 @@ type Mount struct {
 	// be created to mount there is removed again afterwards.
 	Target   string
 	ReadOnly bool
+	// Owners, unless nil, is what the Source's files are said to be, as is Spec.Owners for those of the root filesystem.
+	Owners *fakeroot.Table `json:"-"`
 	// Size bounds a Tmpfs, in bytes; 0 leaves the kernel's default. Mode is that of a Tmpfs' root; 0 is 01777.
 	Size int64
 	Mode uint32

@@ -61,7 +61,7 @@ func (in invocation) runImage(c *cli.Context, req *runRequest) (err error) {
 	}
 	defer func() { err = joinAfter(err, rw.Release()) }()
 	spec := req.spec
-	spec.Root = rw.Root()
+	spec.Root, spec.Owners = rw.Root(), snapshot.OwnersOf(rw)
 	if err := complete(&spec.Process, img, req); err != nil {
 		return err
 	}

@@ -48,7 +48,7 @@ func (c *call) findEmpty(arg int, flags uint64) (place, error) {
 
 // open returns what a task has open. Where it is in the root filesystem is only known to what asks for it (where).
 func (c *call) open(fd int32) (place, error) {
-	at := place{fd: -1, mount: c.mounts[0]}
+	at := place{fd: -1}
 	var err error
 	if at.fd, err = unix.Open(c.task.fdLink(fd), unix.O_PATH|unix.O_CLOEXEC, 0); err != nil {
 		return place{}, unix.EBADF
@@ -57,21 +57,9 @@ func (c *call) open(fd int32) (place, error) {
 		at.close()
 		return place{}, err
 	}
-	at.path = c.where(at.fd)
-	if at.path != "" {
-		at.mount, _ = c.mounts.at(at.path)
-	}
+	host, _ := hostPath(at.fd)
+	at.mount, at.path = c.mounts.of(host)
 	return at, nil
-}
-
-// where is the path of an open file in the root filesystem, "" if it has none.
-func (c *call) where(fd int) string {
-	host, err := hostPath(fd)
-	if err != nil || host[0] != '/' {
-		return ""
-	}
-	guest, _ := c.mounts.guest(host)
-	return guest
 }
 
 type answer = notify.Answer

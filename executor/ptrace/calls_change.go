@@ -35,15 +35,15 @@ func (c *call) note(st *unix.Stat_t, dir *place, mode uint32) {
 	creds := c.task.creds()
 	m := fakeroot.Meta{UID: creds.UID.FS, GID: creds.GID.FS, Mode: mode}
 	isDir := st.Mode&unix.S_IFMT == unix.S_IFDIR
-	if parent := c.owners.Of(&dir.st); parent.Mode&unix.S_ISGID != 0 {
+	if parent := dir.owners().Of(&dir.st); parent.Mode&unix.S_ISGID != 0 {
 		m.GID = parent.GID
 		if isDir {
 			m.Mode |= unix.S_ISGID
 		}
 	}
-	c.owners.Drop(fakeroot.KeyOf(st))
+	dir.owners().Drop(fakeroot.KeyOf(st))
 	if m.UID != 0 || m.GID != 0 || m.Mode != st.Mode&0o7777 {
-		c.owners.Set(fakeroot.KeyOf(st), m)
+		dir.owners().Set(fakeroot.KeyOf(st), m)
 	}
 }
 
@@ -132,7 +132,7 @@ func mknodat(c *call) answer {
 	if err := unix.Fstatat(dir.fd, base, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return fail(err)
 	}
-	c.owners.Update(&st, func(m *fakeroot.Meta) { m.Type, m.Rdev = kind, uint64(c.u32(3)) })
+	dir.owners().Update(&st, func(m *fakeroot.Meta) { m.Type, m.Rdev = kind, uint64(c.u32(3)) })
 	return value(0)
 }
 
@@ -178,8 +178,11 @@ func linkat(c *call) answer {
 		return fail(err)
 	}
 	defer dir.close()
-	if from.isDir() {
+	switch {
+	case from.isDir():
 		return fail(unix.EPERM)
+	case from.mount != dir.mount:
+		return fail(unix.EXDEV)
 	}
 	// A file that other root filesystems share has one name in this one.
 	if err := c.unshare(&from); err != nil {
@@ -197,10 +200,11 @@ func linkat(c *call) answer {
 	return errorOrZero(unix.Linkat(unix.AT_FDCWD, from.file(), dir.fd, base, unix.AT_SYMLINK_FOLLOW))
 }
 
-// gone forgets what was said of a file that has lost its last name.
-func (c *call) gone(st *unix.Stat_t) {
-	if st.Nlink <= 1 || st.Mode&unix.S_IFMT == unix.S_IFDIR || c.owners.Shared(fakeroot.KeyOf(st)) {
-		c.owners.Drop(fakeroot.KeyOf(st))
+// gone forgets what was said of a file that has lost its last name, in a directory.
+func (p *place) gone(st *unix.Stat_t) {
+	// One that other root filesystems share may still be open here, and must not be changed ever.
+	if (st.Nlink <= 1 || st.Mode&unix.S_IFMT == unix.S_IFDIR) && !p.owners().Shared(fakeroot.KeyOf(st)) {
+		p.owners().Drop(fakeroot.KeyOf(st))
 	}
 }
 
@@ -209,9 +213,9 @@ func (c *call) mayRemove(dir *place, st *unix.Stat_t) error {
 	if err := c.mayChange(dir); err != nil || c.task.privileged() {
 		return err
 	}
-	d := c.owners.Of(&dir.st)
+	d := dir.owners().Of(&dir.st)
 	uid := c.task.creds().UID.FS
-	if d.Mode&unix.S_ISVTX != 0 && d.UID != uid && c.owners.Of(st).UID != uid {
+	if d.Mode&unix.S_ISVTX != 0 && d.UID != uid && dir.owners().Of(st).UID != uid {
 		return unix.EPERM
 	}
 	return nil
@@ -251,7 +255,7 @@ func unlinkat(c *call) answer {
 	if err := unix.Unlinkat(dir.fd, base, flags); err != nil {
 		return fail(err)
 	}
-	c.gone(&st)
+	dir.gone(&st)
 	return value(0)
 }
 
@@ -304,7 +308,7 @@ func renameat(c *call) answer {
 		return fail(err)
 	}
 	if replaces && flags&unix.RENAME_EXCHANGE == 0 && fakeroot.KeyOf(&over) != fakeroot.KeyOf(&old) {
-		c.gone(&over)
+		to.gone(&over)
 	}
 	return value(0)
 }
@@ -327,7 +331,7 @@ func (c *call) modify(at *place, owner bool) error {
 
 // owns reports whether a task may change the metadata of a file.
 func (c *call) owns(at *place) bool {
-	return c.task.privileged() || c.owners.Of(&at.st).UID == c.task.creds().UID.FS
+	return c.task.privileged() || at.owners().Of(&at.st).UID == c.task.creds().UID.FS
 }
 
 func truncate(c *call) answer {

@@ -121,7 +121,7 @@ func (o *opening) existing(at *place) (int, error) {
 			return -1, err
 		}
 	}
-	if m, ok := o.owners.Get(keyOf(at)); ok && m.Type != 0 {
+	if m, ok := at.owners().Get(keyOf(at)); ok && m.Type != 0 {
 		return -1, unix.EPERM // what stands for a device opens nothing
 	}
 	flags := o.flags&^(unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW) | unix.O_CLOEXEC | unix.O_NOCTTY

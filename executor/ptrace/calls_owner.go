@@ -37,12 +37,12 @@ func (c *call) chmod(at *place, mode uint32) error {
 		return unix.EPERM
 	}
 	mode &= 0o7777
-	if !at.isDir() && !c.task.privileged() && !c.task.creds().In(c.owners.Of(&at.st).GID) {
+	if !at.isDir() && !c.task.privileged() && !c.task.creds().In(at.owners().Of(&at.st).GID) {
 		mode &^= unix.S_ISGID
 	}
 	real := realMode(mode, at.isDir())
 	// The kernel looks at who may execute a file, and at nothing else.
-	if real&0o111 != at.st.Mode&0o111 || !c.owners.Shared(keyOf(at)) {
+	if real&0o111 != at.st.Mode&0o111 || !at.owners().Shared(keyOf(at)) {
 		if err := c.unshare(at); err != nil {
 			return err
 		}
@@ -50,7 +50,7 @@ func (c *call) chmod(at *place, mode uint32) error {
 			return err
 		}
 	}
-	c.owners.Update(&at.st, func(m *fakeroot.Meta) { m.Mode = mode })
+	at.owners().Update(&at.st, func(m *fakeroot.Meta) { m.Mode = mode })
 	return nil
 }
 
@@ -82,12 +82,12 @@ func (c *call) chown(at *place, uid, gid uint32) error {
 		return unix.EPERM
 	}
 	if !c.task.privileged() {
-		said, creds := c.owners.Of(&at.st), c.task.creds()
+		said, creds := at.owners().Of(&at.st), c.task.creds()
 		if said.UID != creds.UID.FS || uid != sameID && uid != said.UID || gid != sameID && !creds.In(gid) {
 			return unix.EPERM
 		}
 	}
-	c.owners.Update(&at.st, func(m *fakeroot.Meta) {
+	at.owners().Update(&at.st, func(m *fakeroot.Meta) {
 		if uid != sameID {
 			m.UID = uid
 		}
@@ -133,7 +133,7 @@ func (c *call) mayXattr(at *place, name string, write bool) error {
 		}
 	case strings.HasPrefix(name, "user."):
 		kind := at.st.Mode & unix.S_IFMT
-		if kind != unix.S_IFREG && kind != unix.S_IFDIR || c.owners.Of(&at.st).Type != 0 {
+		if kind != unix.S_IFREG && kind != unix.S_IFDIR || at.owners().Of(&at.st).Type != 0 {
 			if write {
 				return unix.EPERM
 			}
@@ -208,7 +208,7 @@ func doSetxattr(c *call, at *place) answer {
 		return fail(err)
 	}
 	flags := int(c.args[4])
-	c.owners.Update(&at.st, func(m *fakeroot.Meta) {
+	at.owners().Update(&at.st, func(m *fakeroot.Meta) {
 		_, has := m.Xattrs[name]
 		switch {
 		case has && flags&unix.XATTR_CREATE != 0:
@@ -230,7 +230,7 @@ func doGetxattr(c *call, at *place) answer {
 	if err := c.mayXattr(at, name, false); err != nil {
 		return fail(err)
 	}
-	v, ok := c.owners.Of(&at.st).Xattrs[name]
+	v, ok := at.owners().Of(&at.st).Xattrs[name]
 	if !ok {
 		return fail(unix.ENODATA)
 	}
@@ -253,7 +253,7 @@ func (c *call) giveBack(v []byte) answer {
 
 func doListxattr(c *call, at *place) answer {
 	var names []string
-	for name := range c.owners.Of(&at.st).Xattrs {
+	for name := range at.owners().Of(&at.st).Xattrs {
 		names = append(names, name+"\x00")
 	}
 	slices.Sort(names)
@@ -269,7 +269,7 @@ func doRemovexattr(c *call, at *place) answer {
 	if err := c.mayXattr(at, name, true); err != nil {
 		return fail(err)
 	}
-	c.owners.Update(&at.st, func(m *fakeroot.Meta) {
+	at.owners().Update(&at.st, func(m *fakeroot.Meta) {
 		if _, ok := m.Xattrs[name]; !ok {
 			err = unix.ENODATA
 		}

@@ -17,16 +17,19 @@ func fstatat(c *call) answer {
 		return fail(err)
 	}
 	defer at.close()
-	c.owners.Stat(&at.st)
+	at.owners().Stat(&at.st)
 	return errorOrZero(c.memory().Write(c.args[2], notify.BytesOf(&at.st)))
 }
 
 func fstat(c *call) answer {
 	var st unix.Stat_t
-	if err := unix.Stat(c.task.fdLink(c.int(0)), &st); err != nil || c.int(0) < 0 {
+	name := c.task.fdLink(c.int(0))
+	if err := unix.Stat(name, &st); err != nil || c.int(0) < 0 {
 		return fail(unix.EBADF)
 	}
-	c.owners.Stat(&st)
+	host, _ := readlink(name)
+	m, _ := c.mounts.of(host)
+	m.owners.Stat(&st)
 	return errorOrZero(c.memory().Write(c.args[1], notify.BytesOf(&st)))
 }
 
@@ -42,7 +45,7 @@ func statx(c *call) answer {
 		return fail(err)
 	}
 	st := at.st
-	c.owners.Stat(&st)
+	at.owners().Stat(&st)
 	sx.Uid, sx.Gid, sx.Mode, sx.Nlink = st.Uid, st.Gid, uint16(st.Mode), uint32(st.Nlink)
 	sx.Size, sx.Blocks = uint64(st.Size), uint64(st.Blocks)
 	sx.Rdev_major, sx.Rdev_minor = unix.Major(uint64(st.Rdev)), unix.Minor(uint64(st.Rdev))
@@ -87,7 +90,7 @@ func faccessat(c *call) answer {
 	if c.args[3]&unix.AT_EACCESS == 0 {
 		creds.UID.FS, creds.GID.FS = creds.UID.R, creds.GID.R
 	}
-	said := c.owners.Of(&at.st)
+	said := at.owners().Of(&at.st)
 	if creds.UID.FS != 0 {
 		return errorOrZero(creds.Allows(said.UID, said.GID, said.Mode, want))
 	}

@@ -3,6 +3,7 @@ package ptrace
 import (
 	"strings"
 
+	"github.com/cairn-build/cairn/pkg/fakeroot"
 	"golang.org/x/sys/unix"
 )
 
@@ -22,8 +23,11 @@ type mount struct {
 	Source   string
 	ReadOnly bool
 	Kind     mountKind
+	// Table is the number of the table of owners, in job.Owners.
+	Table int
 
-	fd int // O_PATH of Source
+	fd     int // O_PATH of Source
+	owners *fakeroot.Table
 }
 
 // mountTable lists mounts. The first is the root filesystem; of several with one target the last holds.
@@ -57,6 +61,17 @@ func (t mountTable) at(path string) (*mount, string) {
 		rest = "."
 	}
 	return best, rest
+}
+
+// of is the mount that an open file belongs to by the name that the kernel has for it, and where it is in the root filesystem: "" if nowhere.
+func (t mountTable) of(host string) (*mount, string) {
+	if host != "" && host[0] == '/' {
+		if guest, ok := t.guest(host); ok {
+			m, _ := t.at(guest)
+			return m, guest
+		}
+	}
+	return t[0], ""
 }
 
 // is reports whether something is mounted at a path.

@@ -23,7 +23,7 @@ type stub struct {
 // target resolves a mount point as a process with this root would, and makes what is missing of it: directories, and an
 // empty file at the end unless dir. It returns the path without links.
 func (r *run) target(name string, dir bool) (string, error) {
-	s := &supervisor{mounts: r.job.Mounts, owners: r.owners, tasks: &taskTable{}}
+	s := &supervisor{mounts: r.job.Mounts, tasks: &taskTable{}}
 	if err := s.mounts.open(); err != nil {
 		return "", err
 	}
@@ -101,7 +101,7 @@ func (r *run) makePoint(res *resolver, in, name string, dir bool) error {
 	var st unix.Stat_t
 	// The umask must not decide what processes see.
 	err = errors.Join(unix.Fchmodat(at.fd, name, mode, 0), unix.Fstatat(at.fd, name, &st, unix.AT_SYMLINK_NOFOLLOW))
-	r.owners.Drop(fakeroot.KeyOf(&st))
+	at.owners().Drop(fakeroot.KeyOf(&st))
 	r.stubs = append(r.stubs, stub{at.fd, name, dir, fakeroot.KeyOf(&st)})
 	return errors.Join(err, unix.UtimesNanoAt(unix.AT_FDCWD, at.file(), []unix.Timespec{at.st.Atim, at.st.Mtim}, 0))
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/cairn-build/cairn/executor"
 	"github.com/cairn-build/cairn/executor/process"
+	"github.com/cairn-build/cairn/pkg/fakeroot"
 )
 
 // prepare puts the job together: what is shown where, who runs, and what has to be made in the root filesystem to show things on.
@@ -50,13 +51,13 @@ func (r *run) prepare() error {
 		return err
 	}
 	// After the mount points are made: they are nobody's but root's.
-	r.job.Owners, err = r.owners.MarshalBinary()
+	r.job.Owners, err = marshal(r.owners)
 	return err
 }
 
 // mounts makes the table of mounts, in the order in which a container has them.
 func (r *run) mounts() error {
-	r.job.Mounts = mountTable{{Target: "/", Source: r.spec.Root}}
+	r.addMount(&mount{Target: "/", Source: r.spec.Root, Table: rootTable})
 	dev, err := r.makeDev()
 	if err != nil {
 		return fmt.Errorf("preparing /dev: %w", err)
@@ -109,8 +110,26 @@ func (r *run) system(m mount) error {
 			return err
 		}
 	}
-	r.job.Mounts = append(r.job.Mounts, &m)
+	m.Table = ownTable
+	r.addMount(&m)
 	return nil
+}
+
+func (r *run) addMount(m *mount) {
+	m.owners = r.owners[m.Table]
+	r.job.Mounts = append(r.job.Mounts, m)
+}
+
+// tableOf is the number of the table for a mount of the Spec.
+func (r *run) tableOf(m executor.Mount) int {
+	if m.Owners == nil || m.Type != executor.Bind {
+		return ownTable
+	}
+	if i := slices.Index(r.owners, m.Owners); i > ownTable {
+		return i
+	}
+	r.owners = append(r.owners, m.Owners)
+	return len(r.owners) - 1
 }
 
 // mount adds one mount of the Spec.
@@ -148,7 +167,7 @@ func (r *run) mount(m executor.Mount) error {
 	if within("/proc", target) {
 		return errors.New("nothing can be mounted over /proc")
 	}
-	r.job.Mounts = append(r.job.Mounts, &mount{Target: target, Source: m.Source, ReadOnly: m.ReadOnly})
+	r.addMount(&mount{Target: target, Source: m.Source, ReadOnly: m.ReadOnly, Table: r.tableOf(m)})
 	return nil
 }
 
@@ -170,10 +189,7 @@ func (r *run) say(dir string, mode uint32) error {
 	if err := unix.Stat(dir, &st); err != nil {
 		return err
 	}
-	m := r.owners.Of(&st)
-	m.Mode = mode
-	r.owners.Set(keyOf(&place{st: st}), m)
-	r.ours = append(r.ours, keyOf(&place{st: st}))
+	r.owners[ownTable].Update(&st, func(m *fakeroot.Meta) { m.Mode = mode })
 	return nil
 }
 
@@ -223,8 +239,5 @@ func (r *run) etcFiles() ([]executor.Mount, error) {
 // cleanUp removes what was made in the root filesystem and beside it.
 func (r *run) cleanUp() error {
 	err := r.removeStubs()
-	for _, k := range r.ours {
-		r.owners.Drop(k)
-	}
 	return errors.Join(err, os.RemoveAll(r.dir))
 }

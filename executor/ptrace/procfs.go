@@ -89,10 +89,9 @@ func (r *resolver) magic(t *task, link, after []string) (place, []string, error)
 		return place{}, nil, unix.ENOTDIR
 	}
 	// The file itself, which may have no name any more.
-	at := place{mount: &mount{Kind: procMount}}
-	if guest, ok := r.mounts.guest(to); ok && !strings.HasSuffix(to, " (deleted)") {
-		at.mount, _ = r.mounts.at(guest)
-		at.path = guest
+	var at place
+	if at.mount, at.path = r.mounts.of(to); strings.HasSuffix(to, " (deleted)") {
+		at.path = ""
 	}
 	if at.fd, err = unix.Open(host, unix.O_PATH|unix.O_CLOEXEC, 0); err != nil {
 		return place{}, nil, err

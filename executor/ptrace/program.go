@@ -248,7 +248,7 @@ func scriptLine(head []byte) (string, bool) {
 }
 
 func (r *resolver) mayExecute(at *place) error {
-	if at.st.Mode&unix.S_IFMT != unix.S_IFREG || r.owners.Of(&at.st).Type != 0 {
+	if at.st.Mode&unix.S_IFMT != unix.S_IFREG || at.owners().Of(&at.st).Type != 0 {
 		return unix.EACCES
 	}
 	return r.access(at, unix.X_OK)
@@ -265,7 +265,7 @@ func (r *resolver) binary(at *place, f *os.File) (*program, error) {
 		return nil, err
 	}
 	p := &program{exe: at.path}
-	if said := r.owners.Of(&at.st); said.Mode&unix.S_ISUID != 0 || said.Mode&unix.S_ISGID != 0 && said.Mode&unix.S_IXGRP != 0 {
+	if said := at.owners().Of(&at.st); said.Mode&unix.S_ISUID != 0 || said.Mode&unix.S_ISGID != 0 && said.Mode&unix.S_IXGRP != 0 {
 		if said.Mode&unix.S_ISUID != 0 {
 			p.setuid = &said.UID
 		}
@@ -274,7 +274,7 @@ func (r *resolver) binary(at *place, f *os.File) (*program, error) {
 		}
 	}
 	_, base := split(at.path)
-	stable := r.owners.Shared(keyOf(at))
+	stable := at.owners().Shared(keyOf(at))
 	if h.interpreter == "" && at.st.Mode&0o100 != 0 && at.path != "" {
 		p.host, err = hostPath(at.fd)
 		return p, err
@@ -287,7 +287,7 @@ func (r *resolver) binary(at *place, f *os.File) (*program, error) {
 		}
 		defer in.close()
 		_, ldBase := split(in.path)
-		if ld, err = r.programs.copyOf(&in, ldBase, "", r.owners.Shared(keyOf(&in))); err != nil {
+		if ld, err = r.programs.copyOf(&in, ldBase, "", in.owners().Shared(keyOf(&in))); err != nil {
 			return nil, unix.ENOEXEC
 		}
 	}

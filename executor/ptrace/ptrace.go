@@ -36,7 +36,7 @@ import (
 	"github.com/cairn-build/cairn/pkg/fakeroot"
 )
 
-var _ executor.Executor = (*Executor)(nil)
+var _ executor.Mountless = (*Executor)(nil)
 
 // Executor runs processes under a supervisor. It is made by New and safe for concurrent use.
 type Executor struct{ dir string }
@@ -73,6 +73,9 @@ func (e *Executor) Close() error {
 // Name returns "ptrace".
 func (e *Executor) Name() string { return "ptrace" }
 
+// Mountless implements executor.Mountless.
+func (e *Executor) Mountless() {}
+
 // Run implements executor.Executor. A command that does not exist or cannot be executed is, as for a shell, an
 // *executor.ExitError of 127 or 126, wrapped in what was wrong with it.
 func (e *Executor) Run(ctx context.Context, spec executor.Spec) (err error) {
@@ -90,9 +93,9 @@ func (e *Executor) Run(ctx context.Context, spec executor.Spec) (err error) {
 	if err != nil {
 		return fmt.Errorf("preparing to run %q: %w", name, err)
 	}
-	r := &run{Executor: e, spec: spec, dir: dir, owners: spec.Owners}
-	if r.owners == nil {
-		r.owners = fakeroot.New()
+	r := &run{Executor: e, spec: spec, dir: dir, owners: []*fakeroot.Table{rootTable: spec.Owners, ownTable: fakeroot.New()}}
+	if spec.Owners == nil {
+		r.owners[rootTable] = fakeroot.New()
 	}
 	defer func() { err = errors.Join(err, r.cleanUp()) }()
 	if err := r.prepare(); err != nil {
@@ -105,6 +108,12 @@ func (e *Executor) Run(ctx context.Context, spec executor.Spec) (err error) {
 func supported(spec executor.Spec) error {
 	if spec.Network == executor.NetworkNone {
 		return errors.New("--network=none needs a network namespace, which --isolation=ptrace does not have")
+	}
+	if spec.Security == executor.SecurityInsecure {
+		return errors.New("--security=insecure needs capabilities, which --isolation=ptrace does not have")
+	}
+	if spec.ShmSize > 0 {
+		return errors.New("--shm-size needs a mount, which --isolation=ptrace does not have")
 	}
 	for _, m := range spec.Mounts {
 		if m.Type == executor.Tmpfs && m.Size > 0 {
@@ -122,10 +131,28 @@ type run struct {
 	*Executor
 	spec   executor.Spec
 	dir    string
-	owners *fakeroot.Table
+	owners []*fakeroot.Table
 	job    job
 	stubs  []stub
-	ours   []fakeroot.Key // of what is gone with the run
+}
+
+// The first tables of owners: of the root filesystem, and of what is gone with the run. Those of mounts follow.
+const (
+	rootTable = iota
+	ownTable
+)
+
+// marshal encodes tables of owners for the other side of the socket.
+func marshal(tables []*fakeroot.Table) ([][]byte, error) {
+	var out [][]byte
+	for _, t := range tables {
+		b, err := t.MarshalBinary()
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, b)
+	}
+	return out, nil
 }
 
 // do starts a supervisor and waits for its report.
@@ -175,8 +202,8 @@ func (r *run) do(ctx context.Context) error {
 // outcome turns the supervisor's last report into the error of Run, and takes over the owners.
 func (r *run) outcome(ctx context.Context, last report) error {
 	name := r.spec.Process.Args[0]
-	if last.Owners != nil {
-		if err := r.owners.UnmarshalBinary(last.Owners); err != nil {
+	for i, b := range last.Owners {
+		if err := r.owners[i].UnmarshalBinary(b); err != nil {
 			return err
 		}
 	}

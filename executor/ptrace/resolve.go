@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/cairn-build/cairn/pkg/fakeroot"
 )
 
 // maxLinks is how many symbolic links the kernel follows in one path.
@@ -29,6 +31,9 @@ func (p *place) close() {
 	}
 	p.fd = -1
 }
+
+// owners is the table that says whose the file is.
+func (p *place) owners() *fakeroot.Table { return p.mount.owners }
 
 // file is a name of the place's file by which it can be opened and changed.
 func (p *place) file() string { return selfFD(p.fd) }
@@ -286,7 +291,7 @@ func (r *resolver) access(at *place, want uint32) error {
 	if at.mount.Kind == procMount || at.path == "" {
 		return nil
 	}
-	said := r.owners.Of(&at.st)
+	said := at.owners().Of(&at.st)
 	isDir := at.isDir()
 	if r.task.privileged() {
 		if want&unix.X_OK != 0 && !isDir && said.Mode&0o111 == 0 {

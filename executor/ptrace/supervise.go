@@ -34,7 +34,8 @@ type job struct {
 	UID, GID   uint32
 	Groups     []uint32
 	Hostname   string
-	Owners     []byte
+	// Owners are the tables of owners, by mount.Table.
+	Owners [][]byte
 }
 
 // order is what the executor wants while a job runs.
@@ -48,7 +49,8 @@ type report struct {
 	Code  int
 	// Exit and Signal are of the process.
 	Exit, Signal int
-	Owners       []byte
+	// Owners are as in the job, as they are at the end.
+	Owners [][]byte
 }
 
 // supervisor is the work of one job: threads that answer calls, and one that traces.
@@ -57,7 +59,7 @@ type supervisor struct {
 	pid      int
 	mounts   mountTable
 	tasks    *taskTable
-	owners   *fakeroot.Table
+	owners   []*fakeroot.Table
 	programs *programs
 	handlers map[int]handler
 	rewrites map[int]rewrite
@@ -92,7 +94,7 @@ func superviseMain() {
 		syscall.Exit(1)
 	}
 	s := &supervisor{
-		job: j, pid: os.Getpid(), mounts: j.Mounts, tasks: &taskTable{tasks: map[int]*task{}}, owners: fakeroot.New(),
+		job: j, pid: os.Getpid(), mounts: j.Mounts, tasks: &taskTable{tasks: map[int]*task{}},
 		programs: &programs{dir: j.Programs, originals: map[string]string{}}, handlers: handlers(), rewrites: traced(),
 	}
 	go s.obey(orders)
@@ -129,8 +131,15 @@ type commandError struct {
 func (e *commandError) Error() string { return e.text }
 
 func (s *supervisor) supervise(running func()) (report, error) {
-	if err := s.owners.UnmarshalBinary(s.job.Owners); err != nil {
-		return report{}, err
+	for _, b := range s.job.Owners {
+		t := fakeroot.New()
+		if err := t.UnmarshalBinary(b); err != nil {
+			return report{}, err
+		}
+		s.owners = append(s.owners, t)
+	}
+	for _, m := range s.mounts {
+		m.owners = s.owners[m.Table]
 	}
 	if err := s.mounts.open(); err != nil {
 		return report{}, err
@@ -159,7 +168,7 @@ func (s *supervisor) supervise(running func()) (report, error) {
 	if l.status.Signaled() {
 		r.Signal = int(l.status.Signal())
 	}
-	r.Owners, err = s.owners.MarshalBinary()
+	r.Owners, err = marshal(s.owners)
 	return r, err
 }
 

@@ -13,21 +13,26 @@ import (
 // unshare puts a copy in the place of a file that other root filesystems share, before its content, times or mode change. As with an overlay,
 // whoever has the file open goes on with the old one.
 func (s *supervisor) unshare(at *place) error {
-	if !s.owners.Shared(keyOf(at)) {
+	if !at.owners().Shared(keyOf(at)) {
 		return nil
 	}
 	s.unsharing.Lock()
 	defer s.unsharing.Unlock()
-	if !s.owners.Shared(keyOf(at)) || at.path == "" {
+	if !at.owners().Shared(keyOf(at)) {
 		return nil
 	}
+	if at.path == "" {
+		return unix.EACCES // it has no name any more
+	}
 	dirPath, base := split(at.path)
-	dir, err := (&resolver{supervisor: s}).open(s.mounts[0], relative(dirPath), dirPath)
+	m, rest := s.mounts.at(dirPath)
+	dir, err := (&resolver{supervisor: s}).open(m, rest, dirPath)
 	if err != nil {
 		return err
 	}
 	defer dir.close()
-	now, err := (&resolver{supervisor: s}).open(s.mounts[0], relative(at.path), at.path)
+	m, rest = s.mounts.at(at.path)
+	now, err := (&resolver{supervisor: s}).open(m, rest, at.path)
 	if err != nil {
 		return err
 	}
@@ -54,16 +59,8 @@ func (s *supervisor) unshare(at *place) error {
 	if err := unix.Fstat(at.fd, &at.st); err != nil {
 		return err
 	}
-	s.owners.Move(old, keyOf(at))
+	at.owners().Move(old, keyOf(at))
 	return nil
-}
-
-// relative is a path below the root as openat takes it.
-func relative(path string) string {
-	if path == "/" {
-		return "."
-	}
-	return path[1:]
 }
 
 // copyBeside copies a file to a new name in a directory and returns the copy, O_PATH.

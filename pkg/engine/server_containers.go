@@ -168,7 +168,7 @@ func (c *container) start() error {
 	ctx, stop := context.WithCancelCause(context.Background())
 	c.stop = stop
 	spec := c.spec.Spec
-	spec.Root = rw.Root()
+	spec.Root, spec.Owners = rw.Root(), snapshot.OwnersOf(rw)
 	if c.stdin != nil {
 		spec.Process.Stdin = c.stdin
 	}

@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"reflect"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -149,6 +150,40 @@ func (t *Table) Move(from, to Key) {
 	}
 	delete(t.metas, from)
 	delete(t.shared, from)
+}
+
+// Clone returns a copy.
+func (t *Table) Clone() *Table {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return &Table{uid: t.uid, gid: t.gid, metas: maps.Clone(t.metas), shared: maps.Clone(t.shared)}
+}
+
+// Merge carries over into t what was changed from before to after. None of them may be in use.
+func (t *Table) Merge(before, after *Table) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for k := range before.metas {
+		if _, ok := after.metas[k]; !ok {
+			delete(t.metas, k)
+		}
+	}
+	for k, m := range after.metas {
+		if old, ok := before.metas[k]; !ok || !reflect.DeepEqual(old, m) {
+			t.metas[k] = m
+		}
+	}
+}
+
+// OnDevice says that all files are on one device, whose number may have been another when the Table was kept.
+func (t *Table) OnDevice(dev uint64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	metas := make(map[Key]Meta, len(t.metas))
+	for k, m := range t.metas {
+		metas[Key{dev, k.Ino}] = m
+	}
+	t.metas = metas
 }
 
 // WithXattr returns xattrs with one more, or without it if value is nil.

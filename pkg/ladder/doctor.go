@@ -17,6 +17,7 @@ import (
 	"github.com/cairn-build/cairn/pkg/layer"
 	"github.com/cairn-build/cairn/pkg/store"
 	"github.com/cairn-build/cairn/pkg/userns"
+	"github.com/cairn-build/cairn/snapshot"
 	"golang.org/x/sys/unix"
 )
 
@@ -75,7 +76,8 @@ func Diagnose(ctx context.Context, state string, env []string) Diagnosis {
 	}
 	for _, i := range Rungs() {
 		t := trial{i, state, env}.run(ctx)
-		if t.Works && d.Rung == "" {
+		// What cannot change owners is not what builds get as long as there is something that can.
+		if t.Works && d.Rung == "" && i != UsernsSingle {
 			d.Rung, d.Executor, d.Snapshotter = i, t.Executor, t.Snapshotter
 		}
 		d.Rungs = append(d.Rungs, t)
@@ -159,7 +161,7 @@ func (t *Trial) run(state string) (err error) {
 	if mode.Map == userns.SingleID {
 		user = "" // there is no other
 	}
-	if err := r.Executor.Run(ctx, executor.Spec{Root: rw.Root(), Process: executor.Process{
+	if err := r.Executor.Run(ctx, executor.Spec{Root: rw.Root(), Owners: snapshot.OwnersOf(rw), Process: executor.Process{
 		Args: []string{"/" + probeArg, probeArg}, Env: []string{probeMarker + "=" + probeEnd}, User: user,
 	}}); err != nil {
 		return err

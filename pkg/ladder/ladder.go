@@ -64,7 +64,7 @@ func (i Isolation) want() userns.Want {
 	case Chroot, Ptrace:
 		return userns.Bare
 	}
-	return userns.Namespaces
+	return userns.Auto
 }
 
 // Enter brings the program to the place in which a rung works; see userns.EnterAs. The rung asked for that cannot be had is an error.
@@ -158,9 +158,9 @@ func candidates(asked Isolation, mode userns.Mode) []Isolation {
 	case mode.Bare:
 		return []Isolation{Ptrace}
 	case mode.Map == userns.SingleID:
-		return []Isolation{UsernsSingle}
+		return []Isolation{UsernsSingle, Ptrace}
 	}
-	return []Isolation{Userns}
+	return []Isolation{Userns, Ptrace}
 }
 
 // better puts what Enter has found out before what Open has.

@@ -8,8 +8,10 @@ import (
 
 	"github.com/cairn-build/cairn/executor"
 	"github.com/cairn-build/cairn/executor/namespace"
+	"github.com/cairn-build/cairn/executor/ptrace"
 	"github.com/cairn-build/cairn/executor/runc"
 	"github.com/cairn-build/cairn/snapshot"
+	"github.com/cairn-build/cairn/snapshot/native"
 	"github.com/cairn-build/cairn/snapshot/overlay"
 )
 
@@ -18,8 +20,34 @@ func (r *Rung) open(o Options) error {
 	switch r.Isolation {
 	case Userns, UsernsSingle:
 		return r.openNamespaces(o)
+	case Ptrace:
+		return r.openPtrace(o)
 	}
 	return errors.New("not in this version of cairn")
+}
+
+// openPtrace makes the parts that work with nothing but seccomp and ptrace. The executor puts a copy in the place of a shared file before it
+// changes, so that the snapshotter may share by hard links.
+func (r *Rung) openPtrace(o Options) error {
+	r.NewSnapshotter = func(b Blob) (snapshot.Snapshotter, error) {
+		return native.New(native.Options{Store: o.Store, Blob: b, Link: true})
+	}
+	var err error
+	if r.Snapshotter, err = r.NewSnapshotter(o.Blob); err != nil {
+		return err
+	}
+	dir, err := o.Store.TempDir("exec-")
+	if err != nil {
+		return err
+	}
+	r.closers = append(r.closers, func() error { return o.Store.RemoveTemp(dir) })
+	exec, err := ptrace.New(ptrace.Options{Dir: filepath.Join(dir, "state")})
+	if err != nil {
+		return err
+	}
+	r.closers = append(r.closers, exec.Close)
+	r.Executor = exec
+	return nil
 }
 
 // openNamespaces makes the parts that work with mounts.

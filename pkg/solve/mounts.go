@@ -11,9 +11,10 @@ import (
 	"github.com/cairn-build/cairn/executor"
 	"github.com/cairn-build/cairn/pkg/cache"
 	"github.com/cairn-build/cairn/pkg/copy"
+	"github.com/cairn-build/cairn/pkg/fakeroot"
 	"github.com/cairn-build/cairn/pkg/layer"
 	"github.com/cairn-build/cairn/pkg/plan"
-	"github.com/containerd/continuity/fs"
+	"github.com/cairn-build/cairn/snapshot"
 	"github.com/cyphar/filepath-securejoin/pathrs-lite"
 	"golang.org/x/sys/unix"
 )
@@ -75,8 +76,23 @@ func literal(name string) string {
 // mounter prepares the mounts of one RUN and takes them away again.
 type mounter struct {
 	*solver
-	private string // a directory in memory, for what must not reach a disk
+	// mountless is a place in which nothing can be mounted: sources are descriptors there, for an executor that can do with those.
+	mountless bool
+	// owners says whose the files are that are made here for the executor, where no file can have another owner; else nil.
+	owners  *fakeroot.Table
+	caches  map[string]*fakeroot.Table // of cache mounts, by key
+	private string                     // a directory in memory, for what must not reach a disk
 	undo    []func() error
+}
+
+// newMounter prepares for the RUN over a root filesystem.
+func newMounter(s *solver, rw snapshot.RWLayer) *mounter {
+	m := &mounter{solver: s, caches: map[string]*fakeroot.Table{}}
+	_, m.mountless = s.Executor.(executor.Mountless)
+	if snapshot.OwnersOf(rw) != nil {
+		m.owners = fakeroot.New()
+	}
+	return m
 }
 
 // close takes everything away, last first.
@@ -92,12 +108,12 @@ func (m *mounter) close() error {
 // mounts returns what the executor is to mount, and the environment variables that secrets were asked for in.
 func (m *mounter) mounts(ctx context.Context, list []plan.Mount) (out []executor.Mount, env []string, err error) {
 	for _, pm := range list {
-		mnt := executor.Mount{Type: executor.Bind, Target: pm.Target, ReadOnly: pm.ReadOnly}
+		mnt := executor.Mount{Type: executor.Bind, Target: pm.Target, ReadOnly: pm.ReadOnly, Owners: m.owners}
 		switch pm.Type {
 		case "bind":
-			mnt.Source, err = m.bind(ctx, pm)
+			mnt.Source, mnt.Owners, err = m.bind(ctx, pm)
 		case "cache":
-			mnt.Source, err = m.cache(ctx, pm)
+			mnt.Source, mnt.Owners, err = m.cache(ctx, pm)
 		case "tmpfs":
 			mnt.Type, mnt.Size = executor.Tmpfs, pm.Size
 		case "inline":
@@ -124,10 +140,10 @@ func (m *mounter) mounts(ctx context.Context, list []plan.Mount) (out []executor
 }
 
 // bind shows a directory or file of a context, stage or image. What is written there is dropped with its layer.
-func (m *mounter) bind(ctx context.Context, pm plan.Mount) (string, error) {
+func (m *mounter) bind(ctx context.Context, pm plan.Mount) (string, *fakeroot.Table, error) {
 	chain, source, err := m.shown(ctx, pm)
 	if err != nil {
-		return "", err
+		return "", nil, err
 	}
 	return m.writable(ctx, chain, source)
 }
@@ -142,27 +158,31 @@ func (m *mounter) shown(ctx context.Context, pm plan.Mount) (chain []layer.Layer
 	return chain, pm.Source, err
 }
 
-// writable mounts a throw-away layer over chain and returns where source is in it.
-func (m *mounter) writable(ctx context.Context, chain []layer.Layer, source string) (string, error) {
+// writable mounts a throw-away layer over chain and returns where source is in it, and whose its files are.
+func (m *mounter) writable(ctx context.Context, chain []layer.Layer, source string) (string, *fakeroot.Table, error) {
 	ro, err := m.Snapshotter.Open(ctx, chain)
 	if err != nil {
-		return "", err
+		return "", nil, err
 	}
 	m.undo = append(m.undo, ro.Release)
 	rw, err := ro.NewRWLayer()
 	if err != nil {
-		return "", err
+		return "", nil, err
 	}
 	m.undo = append(m.undo, rw.Release)
-	return m.within(rw.Root(), source)
+	at, err := m.within(rw.Root(), source)
+	return at, snapshot.OwnersOf(rw), err
 }
 
 // within makes source of root mountable by a path that nobody else can change: it is resolved inside root to a descriptor, and that is bound to a
-// place of its own, so that no link swapped in between leads out (B5, B10).
+// place of its own, or kept, so that no link swapped in between leads out (B5, B10).
 func (m *mounter) within(root, source string) (string, error) {
 	f, err := pathrs.OpenInRoot(root, source)
 	if err != nil {
 		return "", fmt.Errorf("finding source %s: %w", source, err)
+	}
+	if m.mountless {
+		return m.keep(f), nil
 	}
 	defer func() { _ = f.Close() }()
 	st, err := f.Stat()
@@ -178,6 +198,12 @@ func (m *mounter) within(root, source string) (string, error) {
 	}
 	m.undo = append(m.undo, func() error { return unix.Unmount(at, unix.MNT_DETACH) })
 	return at, nil
+}
+
+// keep holds a file open until the mounts are taken away, and returns a name by which the executor finds it.
+func (m *mounter) keep(f *os.File) string {
+	m.undo = append(m.undo, f.Close)
+	return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), f.Fd())
 }
 
 // place makes an empty directory or file to mount on.
@@ -227,98 +253,6 @@ func (m *mounter) contextChain(ctx context.Context, c plan.Context, source strin
 	return []layer.Layer{rec.Layer}, nil
 }
 
-// cache returns the lasting directory of a cache mount, locked as its sharing mode wants.
-func (m *mounter) cache(ctx context.Context, pm plan.Mount) (string, error) {
-	key := pm.CacheID
-	switch pm.Sharing {
-	case "", "shared":
-	case "locked":
-		unlock, err := m.Store.Lock(ctx, "cache-mount/"+key)
-		if err != nil {
-			return "", err
-		}
-		m.undo = append(m.undo, func() error { unlock(); return nil })
-	case "private":
-		n := 0
-		for ; ; n++ {
-			unlock, ok, err := m.Store.TryLock(fmt.Sprintf("cache-mount/%s#%d", key, n))
-			if err != nil {
-				return "", err
-			}
-			if ok {
-				m.undo = append(m.undo, func() error { unlock(); return nil })
-				break
-			}
-		}
-		if n > 0 {
-			key = fmt.Sprintf("%s#%d", key, n)
-		}
-	default:
-		return "", fmt.Errorf("unknown sharing mode %q", pm.Sharing)
-	}
-	if !pm.From.IsScratch() {
-		return m.seededCache(ctx, key, pm)
-	}
-	dir, err := m.cacheDir(ctx, key, pm)
-	if err != nil {
-		return "", err
-	}
-	return m.cacheSource(dir, pm)
-}
-
-// cacheDir returns the directory of a cache mount. A new one is filled, where that is wanted, before anybody sees it.
-func (m *mounter) cacheDir(ctx context.Context, key string, pm plan.Mount) (string, error) {
-	if m.FillCache != nil {
-		unlock, err := m.Store.Lock(ctx, "cache-mount-fill/"+key)
-		if err != nil {
-			return "", err
-		}
-		defer unlock()
-	}
-	dir, created, err := m.Store.CacheDir(key)
-	if err != nil || !created {
-		return dir, err
-	}
-	if err := own(dir, pm, 0o755); err != nil {
-		return "", err
-	}
-	if m.FillCache != nil {
-		m.FillCache(ctx, pm.CacheID, dir)
-	}
-	return dir, nil
-}
-
-// cacheSource is the directory inside a cache mount that is shown; it is made when missing.
-func (m *mounter) cacheSource(dir string, pm plan.Mount) (string, error) {
-	if pm.Source == "" || pm.Source == "/" {
-		return dir, nil
-	}
-	if err := pathrs.MkdirAll(dir, pm.Source, 0o755); err != nil {
-		return "", fmt.Errorf("making %s in cache mount: %w", pm.Source, err)
-	}
-	return m.within(dir, pm.Source)
-}
-
-// seededCache is a cache mount that starts as a copy of files of a context, stage or image.
-func (m *mounter) seededCache(ctx context.Context, key string, pm plan.Mount) (string, error) {
-	chain, source, err := m.shown(ctx, pm)
-	if err != nil {
-		return "", err
-	}
-	dir, created, err := m.Store.CacheDir(key + "\x00" + chainID(chain).String() + "\x00" + source)
-	if err != nil || !created {
-		return dir, err
-	}
-	from, err := m.writable(ctx, chain, source)
-	if err != nil {
-		return "", err
-	}
-	if err := fs.CopyDir(dir, from); err != nil {
-		return "", fmt.Errorf("filling cache mount %s: %w", pm.Target, err)
-	}
-	return dir, nil
-}
-
 // secret returns a secret's value and, unless it is only wanted as a variable, a file in memory that holds it.
 func (m *mounter) secret(pm plan.Mount) (value, file string, err error) {
 	s, ok := m.Run.Secrets[pm.ID]
@@ -339,6 +273,9 @@ func (m *mounter) secret(pm plan.Mount) (value, file string, err error) {
 
 // file puts data into a file in memory with the mount's mode and owner.
 func (m *mounter) file(pm plan.Mount, data []byte, mode os.FileMode) (string, error) {
+	if m.mountless {
+		return m.memfd(pm, data, mode)
+	}
 	dir, err := m.memory()
 	if err != nil {
 		return "", err
@@ -351,7 +288,22 @@ func (m *mounter) file(pm plan.Mount, data []byte, mode os.FileMode) (string, er
 	if _, err := f.Write(data); err != nil {
 		return "", err
 	}
-	return f.Name(), own(f.Name(), pm, mode)
+	return f.Name(), m.own(f.Name(), pm, mode)
+}
+
+// memfd is file where no tmpfs can be mounted: a file without a name.
+func (m *mounter) memfd(pm plan.Mount, data []byte, mode os.FileMode) (string, error) {
+	// The kernel's name of it is unique, since the executor knows files by their names.
+	fd, err := unix.MemfdCreate(fmt.Sprintf("cairn-mount-%d", len(m.undo)), unix.MFD_CLOEXEC)
+	if err != nil {
+		return "", os.NewSyscallError("memfd_create", err)
+	}
+	f := os.NewFile(uintptr(fd), "memfd")
+	name := m.keep(f)
+	if _, err := f.Write(data); err != nil {
+		return "", err
+	}
+	return name, m.own(name, pm, mode)
 }
 
 // memory makes the RUN's directory on a tmpfs of its own.
@@ -364,6 +316,10 @@ func (m *mounter) memory() (string, error) {
 		return "", err
 	}
 	m.undo = append(m.undo, func() error { return os.RemoveAll(dir) })
+	if m.mountless { // for sockets: files with a content are not put there
+		m.private = dir
+		return dir, nil
+	}
 	if err := unix.Mount("tmpfs", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=0700"); err != nil {
 		return "", fmt.Errorf("mounting a tmpfs for secrets: %w", err)
 	}
@@ -372,21 +328,30 @@ func (m *mounter) memory() (string, error) {
 	return dir, nil
 }
 
-// own gives a file or directory the owner and mode that a mount asks for.
-func own(name string, pm plan.Mount, mode os.FileMode) error {
-	uid, gid := 0, 0
+// own gives a file or directory the owner and mode that a mount asks for; where no file can have another owner, the table says it.
+func (m *mounter) own(name string, pm plan.Mount, mode os.FileMode) error {
+	return own(name, m.owners, pm, mode)
+}
+
+func own(name string, owners *fakeroot.Table, pm plan.Mount, perm os.FileMode) error {
+	var uid, gid uint64
+	mode := uint32(perm)
 	if pm.UID != nil {
-		uid = int(*pm.UID)
+		uid = *pm.UID
 	}
 	if pm.GID != nil {
-		gid = int(*pm.GID)
-	}
-	if err := os.Chown(name, uid, gid); err != nil {
-		return err
+		gid = *pm.GID
 	}
 	if pm.Mode != nil {
-		mode = os.FileMode(*pm.Mode & 0o777)
-		return unix.Chmod(name, uint32(*pm.Mode&0o7777))
+		mode = uint32(*pm.Mode & 0o7777)
 	}
-	return os.Chmod(name, mode)
+	if owners == nil {
+		return errors.Join(os.Chown(name, int(uid), int(gid)), unix.Chmod(name, mode))
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(name, &st); err != nil {
+		return &os.PathError{Op: "stat", Path: name, Err: err}
+	}
+	owners.Set(fakeroot.KeyOf(&st), fakeroot.Meta{UID: uint32(uid), GID: uint32(gid), Mode: mode})
+	return unix.Chmod(name, fakeroot.RealMode(mode, st.Mode&unix.S_IFMT == unix.S_IFDIR))
 }

@@ -80,7 +80,7 @@ func (st *stage) execute(ctx context.Context, r *plan.Run, v *progress.Vertex) (
 	if err := touchEtc(rw.Root(), st.now()); err != nil {
 		return layer.Layer{}, err
 	}
-	run := func(ctx context.Context) error { return st.process(ctx, rw.Root(), r, v) }
+	run := func(ctx context.Context) error { return st.process(ctx, rw, r, v) }
 	if err := st.attempt(ctx, rw.Root(), r, run); err != nil {
 		return layer.Layer{}, err
 	}
@@ -95,9 +95,9 @@ func (st *stage) execute(ctx context.Context, r *plan.Run, v *progress.Vertex) (
 }
 
 // process runs the command with its mounts; they are gone when it returns.
-func (st *stage) process(ctx context.Context, root string, r *plan.Run, v *progress.Vertex) (err error) {
+func (st *stage) process(ctx context.Context, rw snapshot.RWLayer, r *plan.Run, v *progress.Vertex) (err error) {
 	env := append(append([]string(nil), r.Env...), r.HiddenEnv...)
-	ms := &mounter{solver: st.solver}
+	ms := newMounter(st.solver, rw)
 	defer func() { err = errors.Join(err, ms.close()) }()
 	mounts, secretEnv, err := ms.mounts(ctx, r.Mounts)
 	if err != nil {
@@ -106,7 +106,7 @@ func (st *stage) process(ctx context.Context, root string, r *plan.Run, v *progr
 	stdout, stderr, flush := st.masked(r, v.Stdout(), v.Stderr())
 	defer func() { err = errors.Join(err, flush()) }()
 	err = st.Executor.Run(ctx, executor.Spec{
-		Root: root,
+		Root: rw.Root(), Owners: snapshot.OwnersOf(rw),
 		Process: executor.Process{
 			Args: r.Args, Env: append(append(env, st.Run.ProxyEnv...), secretEnv...), Dir: r.Dir, User: r.User,
 			Stdout: stdout, Stderr: stderr,

@@ -38,7 +38,7 @@ func (m *mounter) agent(pm plan.Mount) (string, error) {
 		r.close()
 		return err
 	})
-	return name, own(name, pm, os.FileMode(0o600))
+	return name, m.own(name, pm, os.FileMode(0o600))
 }
 
 // relay connects every connection it accepts with the socket at to.

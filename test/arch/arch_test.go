@@ -43,7 +43,7 @@ var edges = map[string][]string{
 	// Several executors answer system calls: notify is how, identity what they say of users.
 	"executor/...": {"executor", "executor/process", "executor/sandbox", "executor/notify", "executor/identity", "pkg/userns", "pkg/fakeroot"},
 	"pkg/solve": {"pkg/plan", "pkg/cache", "pkg/source", "pkg/layer", "pkg/store", "pkg/secret", "pkg/progress", "pkg/copy",
-		"pkg/dockerfile", "snapshot", "executor"},
+		"pkg/dockerfile", "pkg/fakeroot", "snapshot", "executor"},
 	"pkg/build": {"pkg/solve", "pkg/plan", "pkg/dockerfile", "pkg/cache", "pkg/source", "pkg/registry", "pkg/image", "pkg/export",
 		"pkg/layer", "pkg/store", "pkg/secret", "pkg/progress", "pkg/copy", "snapshot", "executor"},
 	// The choice of how RUN is carried out is the one place that names implementations.

@@ -1,0 +1,212 @@
+package solve
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	iofs "io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/cairn-build/cairn/pkg/fakeroot"
+	"github.com/cairn-build/cairn/pkg/plan"
+	"github.com/containerd/continuity/fs"
+	"github.com/cyphar/filepath-securejoin/pathrs-lite"
+	"golang.org/x/sys/unix"
+)
+
+// cache returns the lasting directory of a cache mount, and whose its files are.
+func (m *mounter) cache(ctx context.Context, pm plan.Mount) (string, *fakeroot.Table, error) {
+	key, err := m.lockCache(ctx, pm)
+	if err != nil {
+		return "", nil, err
+	}
+	if !pm.From.IsScratch() {
+		return m.seededCache(ctx, key, pm)
+	}
+	dir, owners, err := m.cacheDir(ctx, key, pm)
+	if err != nil {
+		return "", nil, err
+	}
+	source, err := m.cacheSource(dir, pm)
+	return source, owners, err
+}
+
+// lockCache locks a cache mount as its sharing mode wants, and returns its key.
+func (m *mounter) lockCache(ctx context.Context, pm plan.Mount) (key string, err error) {
+	key = pm.CacheID
+	switch pm.Sharing {
+	case "", "shared":
+	case "locked":
+		unlock, err := m.Store.Lock(ctx, "cache-mount/"+key)
+		if err != nil {
+			return "", err
+		}
+		m.undo = append(m.undo, func() error { unlock(); return nil })
+	case "private":
+		n := 0
+		for ; ; n++ {
+			unlock, ok, err := m.Store.TryLock(fmt.Sprintf("cache-mount/%s#%d", key, n))
+			if err != nil {
+				return "", err
+			}
+			if ok {
+				m.undo = append(m.undo, func() error { unlock(); return nil })
+				break
+			}
+		}
+		if n > 0 {
+			key = fmt.Sprintf("%s#%d", key, n)
+		}
+	default:
+		return "", fmt.Errorf("unknown sharing mode %q", pm.Sharing)
+	}
+	return key, nil
+}
+
+// cacheDir returns the directory of a cache mount. A new one is filled, where that is wanted, before anybody sees it.
+func (m *mounter) cacheDir(ctx context.Context, key string, pm plan.Mount) (string, *fakeroot.Table, error) {
+	if m.FillCache != nil {
+		unlock, err := m.Store.Lock(ctx, "cache-mount-fill/"+key)
+		if err != nil {
+			return "", nil, err
+		}
+		defer unlock()
+	}
+	dir, created, err := m.Store.CacheDir(key)
+	if err != nil {
+		return "", nil, err
+	}
+	owners, err := m.cacheOwners(key, dir, created)
+	if err != nil || !created {
+		return dir, owners, err
+	}
+	if err := own(dir, owners, pm, 0o755); err != nil {
+		return "", nil, err
+	}
+	if m.FillCache != nil {
+		m.FillCache(ctx, pm.CacheID, dir)
+	}
+	return dir, owners, nil
+}
+
+// ownersBucket keeps, for each cache mount, whose its files are said to be.
+const ownersBucket = "cachemount-owners"
+
+// cacheOwners returns the table of a cache mount, nil where files have owners of their own. What changes in it is kept when the mounts are taken
+// away.
+func (m *mounter) cacheOwners(key, dir string, created bool) (*fakeroot.Table, error) {
+	if m.owners == nil {
+		return nil, nil
+	}
+	if t := m.caches[key]; t != nil {
+		return t, nil // mounted at two places
+	}
+	if created { // what another directory of this name had
+		if err := m.Store.DeleteRecord(ownersBucket, key); err != nil {
+			return nil, err
+		}
+	}
+	t, err := m.loadOwners(key, dir)
+	if err != nil {
+		return nil, err
+	}
+	before := t.Clone()
+	m.caches[key] = t
+	m.undo = append(m.undo, func() error { return m.keepOwners(key, dir, before, t) })
+	return t, nil
+}
+
+// loadOwners reads the table of a cache mount. One that is damaged is none: a cache may be lost.
+func (m *mounter) loadOwners(key, dir string) (*fakeroot.Table, error) {
+	var st unix.Stat_t
+	if err := unix.Stat(dir, &st); err != nil {
+		return nil, &os.PathError{Op: "stat", Path: dir, Err: err}
+	}
+	t := fakeroot.New()
+	data, err := m.Store.Record(ownersBucket, key)
+	if err != nil || t.UnmarshalBinary(data) != nil {
+		return fakeroot.New(), nil
+	}
+	t.OnDevice(uint64(st.Dev))
+	return t, nil
+}
+
+// keepOwners adds what a RUN has changed to what others may have kept meanwhile.
+func (m *mounter) keepOwners(key, dir string, before, after *fakeroot.Table) error {
+	unlock, err := m.Store.Lock(context.Background(), "cache-mount-owners/"+key)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	now, err := m.loadOwners(key, dir)
+	if err != nil {
+		return err
+	}
+	now.Merge(before, after)
+	data, err := now.MarshalBinary()
+	if err != nil {
+		return err
+	}
+	return m.Store.PutCacheRecord(ownersBucket, key, data)
+}
+
+// cacheSource is the directory inside a cache mount that is shown; it is made when missing.
+func (m *mounter) cacheSource(dir string, pm plan.Mount) (string, error) {
+	if pm.Source == "" || pm.Source == "/" {
+		return dir, nil
+	}
+	if err := pathrs.MkdirAll(dir, pm.Source, 0o755); err != nil {
+		return "", fmt.Errorf("making %s in cache mount: %w", pm.Source, err)
+	}
+	return m.within(dir, pm.Source)
+}
+
+// seededCache is a cache mount that starts as a copy of files of a context, stage or image.
+func (m *mounter) seededCache(ctx context.Context, key string, pm plan.Mount) (string, *fakeroot.Table, error) {
+	chain, source, err := m.shown(ctx, pm)
+	if err != nil {
+		return "", nil, err
+	}
+	key += "\x00" + chainID(chain).String() + "\x00" + source
+	dir, created, err := m.Store.CacheDir(key)
+	if err != nil {
+		return "", nil, err
+	}
+	owners, err := m.cacheOwners(key, dir, created)
+	if err != nil || !created {
+		return dir, owners, err
+	}
+	from, said, err := m.writable(ctx, chain, source)
+	if err == nil {
+		err = fs.CopyDir(dir, from)
+	}
+	if err == nil && owners != nil {
+		err = copyOwners(owners, dir, said, from)
+	}
+	if err != nil {
+		return "", nil, fmt.Errorf("filling cache mount %s: %w", pm.Target, err)
+	}
+	return dir, owners, nil
+}
+
+// copyOwners says of a copy what is said of the original.
+func copyOwners(to *fakeroot.Table, copied string, from *fakeroot.Table, original string) error {
+	return filepath.WalkDir(original+"/.", func(name string, _ iofs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		rel, err := filepath.Rel(original, name)
+		if err != nil {
+			return err
+		}
+		var was, is unix.Stat_t
+		if err := errors.Join(unix.Lstat(name, &was), unix.Lstat(filepath.Join(copied, rel), &is)); err != nil {
+			return err
+		}
+		if said, ok := from.Get(fakeroot.KeyOf(&was)); ok {
+			to.Set(fakeroot.KeyOf(&is), said)
+		}
+		return nil
+	})
+}
