@@ -23,7 +23,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The names of these tests are the rows of the table of attacks in docs/security.md.
+// The names of these tests are the rows of the table of attacks in docs/SECURITY.md.
 
 func TestUnpackA1Traversal(t *testing.T) {
 	for _, name := range []string{"../x", "/../x", "a/../../x", "../../etc/x", "//x", "/etc/x", "a/./../x", "..//..//x", "\\..\\x", "./x/", "x/."} {

@@ -10,7 +10,7 @@ import (
 )
 
 // hostileTables are Dockerfiles, bases and contexts that want out. Every row plants a canary: something on this machine that a build must
-// neither see nor touch. The names of rows begin with what they are called in the threat model (docs/security.md).
+// neither see nor touch. The names of rows begin with what they are called in the threat model (docs/SECURITY.md).
 func hostileTables() []table {
 	return []table{{"hostile Dockerfile", hostileFileRows()}, {"hostile mounts", hostileMountRows()},
 		{"hostile users", hostileUserRows()},
