@@ -3,7 +3,6 @@ package userns
 import (
 	"bufio"
 	"bytes"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -17,14 +16,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cairn-build/cairn/test/people"
 	"golang.org/x/sys/unix"
 )
 
 // The test binary is the program under test when helperVar names one of helpers: it enters the place and runs it there.
-const (
-	helperVar = "USERNS_TEST_HELPER"
-	testUser  = "cairn-test"
-)
+const helperVar = "USERNS_TEST_HELPER"
 
 func TestMain(m *testing.M) {
 	name := os.Getenv(helperVar)
@@ -136,15 +133,14 @@ func helperFDs() int {
 	return 0
 }
 
-// helper is a command that runs the test binary as one of helpers; as an ordinary user when unprivileged is set.
-func helper(t *testing.T, name string, unprivileged bool) *exec.Cmd {
+// helper is a command that runs the test binary as one of helpers; as an ordinary user when asUser is set.
+func helper(t *testing.T, name string, asUser bool) *exec.Cmd {
 	t.Helper()
 	exe := copySelf(t)
 	cmd := exec.Command(exe)
 	cmd.Dir = "/"
-	if unprivileged {
-		uid := addTestUser(t)
-		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
+	if asUser {
+		unprivileged(t).Become(cmd)
 	}
 	cmd.Env = []string{helperVar + "=" + name, "PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"}
 	return cmd
@@ -158,43 +154,24 @@ func copySelf(t *testing.T) string {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	b, err := os.ReadFile("/proc/self/exe")
+	exe, err := people.CopySelf(dir)
 	if err != nil {
-		t.Fatal(err)
-	}
-	exe := filepath.Join(dir, "helper")
-	if err := errors.Join(os.Chmod(dir, 0o755), os.WriteFile(exe, b, 0o755), os.Chmod(exe, 0o755)); err != nil {
 		t.Fatal(err)
 	}
 	return exe
 }
 
-// addTestUser returns the uid of a user with sub-ids, made on first use.
-func addTestUser(t *testing.T) uint32 {
+// unprivileged is a user with sub-ids.
+func unprivileged(t *testing.T) people.Person {
 	t.Helper()
 	if os.Getuid() != 0 {
 		t.Skip("making a user needs root")
 	}
-	if exec.Command("id", testUser).Run() != nil {
-		if out, err := exec.Command("useradd", "--no-create-home", testUser).CombinedOutput(); err != nil {
-			t.Fatalf("useradd: %v: %s", err, out)
-		}
-	}
-	if b, _ := os.ReadFile("/etc/subuid"); !bytes.Contains(b, []byte(testUser+":")) {
-		out, err := exec.Command("usermod", "--add-subuids", "200000-265535", "--add-subgids", "200000-265535", testUser).CombinedOutput()
-		if err != nil {
-			t.Fatalf("usermod: %v: %s", err, out)
-		}
-	}
-	out, err := exec.Command("id", "-u", testUser).Output()
+	p, err := people.Unprivileged()
 	if err != nil {
 		t.Fatal(err)
 	}
-	uid, err := strconv.ParseUint(strings.TrimSpace(string(out)), 10, 32)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return uint32(uid)
+	return p
 }
 
 // asBoth runs a test as root and as a user with sub-ids.

@@ -24,6 +24,7 @@ import (
 	"github.com/cairn-build/cairn/pkg/store"
 	"github.com/cairn-build/cairn/snapshot"
 	"github.com/cairn-build/cairn/snapshot/native"
+	"github.com/cairn-build/cairn/test/people"
 )
 
 // oracleVar names the file with what real root has made of the script, in the test binary that has been started again as a stranger.
@@ -72,24 +73,12 @@ func runAsStranger() int {
 		return 1
 	}
 	defer os.RemoveAll(dir)
-	b, err := os.ReadFile("/proc/self/exe")
-	exe, answer := filepath.Join(dir, "native.test"), filepath.Join(dir, "oracle")
-	err = errors.Join(err, os.Chmod(dir, 0o755), os.WriteFile(exe, b, 0o755), os.Chmod(exe, 0o755), oracle(answer, filepath.Join(dir, "root")),
-		os.Chown(dir, strangerID, strangerID))
-	if err != nil {
+	answer := filepath.Join(dir, "oracle")
+	if err := errors.Join(os.Chmod(dir, 0o755), oracle(answer, filepath.Join(dir, "root")), os.Chmod(answer, 0o644)); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	args := slices.DeleteFunc(slices.Clone(os.Args[1:]), func(a string) bool { return strings.HasPrefix(a, "-test.testlogfile=") })
-	cmd := exec.Command(exe, args...)
-	cmd.Env = append(os.Environ(), oracleVar+"="+answer, "TMPDIR="+dir)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: strangerID, Gid: strangerID}}
-	if err := cmd.Run(); err != nil {
-		fmt.Println(err)
-		return 1
-	}
-	return 0
+	return people.Again([]people.Person{people.Stranger(strangerID)}, oracleVar+"="+answer)
 }
 
 // oracle writes down what the script changes when root runs it in a chroot: the kernel's own work, with nothing of ours but the comparison.

@@ -27,7 +27,7 @@ import (
 const tags = "seccomp netgo osusergo"
 
 // Timeout bounds one command of a test; it is there for hangs.
-const Timeout = 5 * time.Minute
+const Timeout = 10 * time.Minute
 
 // Module is the folder of go.mod.
 func Module(t testing.TB) string {

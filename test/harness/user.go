@@ -1,20 +1,15 @@
 package harness
 
 import (
-	"fmt"
 	"io"
 	"os"
 	"os/exec"
-	"os/user"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"syscall"
 	"testing"
-)
 
-// testUser is the unprivileged user that root runs the tests as.
-const testUser = "cairn-test"
+	"github.com/cairn-build/cairn/test/people"
+)
 
 // User is somebody who runs cairn.
 type User struct {
@@ -39,40 +34,11 @@ func Unprivileged(t testing.TB) User {
 	if os.Getuid() != 0 {
 		return User{Name: "self", UID: os.Getuid(), GID: os.Getgid()}
 	}
-	found, err := user.Lookup(testUser)
+	p, err := people.Unprivileged()
 	if err != nil {
-		Run(t, "useradd", "--system", "--no-create-home", "--home-dir", "/nonexistent", "--shell", "/usr/sbin/nologin", testUser)
-		if found, err = user.Lookup(testUser); err != nil {
-			t.Fatal(err)
-		}
-	}
-	addSubIDs(t, "/etc/subuid", "--add-subuids")
-	addSubIDs(t, "/etc/subgid", "--add-subgids")
-	uid, _ := strconv.Atoi(found.Uid)
-	gid, _ := strconv.Atoi(found.Gid)
-	return User{Name: testUser, UID: uid, GID: gid}
-}
-
-// addSubIDs gives the test user 65536 sub-ids beyond those that are given out already.
-func addSubIDs(t testing.TB, file, flag string) {
-	t.Helper()
-	data, err := os.ReadFile(file)
-	if err != nil && !os.IsNotExist(err) {
 		t.Fatal(err)
 	}
-	next := 300000
-	for _, line := range strings.Split(string(data), "\n") {
-		f := strings.Split(line, ":")
-		if f[0] == testUser {
-			return
-		}
-		if len(f) == 3 {
-			start, _ := strconv.Atoi(f[1])
-			count, _ := strconv.Atoi(f[2])
-			next = max(next, start+count)
-		}
-	}
-	Run(t, "usermod", flag, fmt.Sprintf("%d-%d", next, next+65535), testUser)
+	return User{Name: p.Name, UID: p.UID, GID: p.GID}
 }
 
 // Home is a user's place for one test: a home directory, a work directory, and the state of cairn.
