@@ -120,6 +120,8 @@ func literals(p string) (head, tail string, exact bool) {
 	head, tail = p[:first], p[last+size:]
 	switch {
 	case r == utf8.RuneError:
+	case p[last] == '\\' && len(tail) > 0 && isAlphanumeric(tail[0]):
+		tail = "" // a class or a character by its number to the matcher, which may take in what follows: \d, \00, \pN
 	case p[last] == '\\' && len(tail) > 0:
 		tail = tail[1:]
 		for len(tail) > 0 && tail[0]&0xc0 == 0x80 { // the rest of the character that was escaped
@@ -129,6 +131,10 @@ func literals(p string) (head, tail string, exact bool) {
 		tail = strings.TrimPrefix(tail, "/") // "**/" matches nothing at all as well
 	}
 	return clip(head, true), clip(tail, false), false
+}
+
+func isAlphanumeric(c byte) bool {
+	return '0' <= c && c <= '9' || 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z'
 }
 
 func clip(s string, head bool) string {

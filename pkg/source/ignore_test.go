@@ -195,7 +195,8 @@ func oracle(lines []string, name string) (bool, error) {
 }
 
 func FuzzDockerignore(f *testing.F) {
-	for _, s := range []string{"*\n!a/b", "**/*.go", "a/**/b", "[a-c]?\n!b", `\!x`, "a^b\n^a", "**a", "a**", "é**é", "***", "a/***/b", `a\`, `a\é*`, "!**", "a\xfe*", "*\xfe", "\ufffd?", "|*", "a|b?", "a{2}*", "!a{0,1}/*"} {
+	for _, s := range []string{"*\n!a/b", "**/*.go", "a/**/b", "[a-c]?\n!b", `\!x`, "a^b\n^a", "**a", "a**", "é**é", "***", "a/***/b", `a\`, `a\é*`, "!**", "a\xfe*", "*\xfe", "\ufffd?", "|*", "a|b?", "a{2}*", "!a{0,1}/*",
+		`\00`, `a\0141`, `\x61`, `\pLu`, `\d*`, `\Q*a\E`} {
 		f.Add(s, "a/b/c.go")
 	}
 	f.Fuzz(func(t *testing.T, file, name string) {
