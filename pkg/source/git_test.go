@@ -497,6 +497,21 @@ func TestGitMainContext(t *testing.T) {
 	}
 }
 
+// Reading a reference takes time in proportion to its length, so that length has a bound.
+func TestGitURLTooLong(t *testing.T) {
+	long := strings.Repeat(".loc", maxGitURL/4)
+	if _, ok, err := ParseGitURL("https://user:secret@host.example/r.git#" + long); !ok || err == nil ||
+		!strings.HasPrefix(err.Error(), "git URL https://host.example…: it is longer than 8192 bytes") {
+		t.Errorf("%v %v", ok, err)
+	}
+	if _, ok, err := ParseGitURL("git@host.example:r.git#" + long); ok || err != nil {
+		t.Errorf("%v %v", ok, err)
+	}
+	if _, ok, err := ParseGitURL("https://host.example/file?signature=" + long); ok || err != nil {
+		t.Errorf("a URL that is no repository's: %v %v", ok, err)
+	}
+}
+
 func FuzzGitURL(f *testing.F) {
 	for _, u := range hostile {
 		f.Add(u)

@@ -29,6 +29,9 @@ type GitURL struct {
 	FetchByCommit bool
 }
 
+// maxGitURL bounds a git repository's URL, in bytes; no path is longer either.
+const maxGitURL = 8192
+
 // scpSyntax is user@host:path of ssh, with BuildKit's query and fragment.
 var scpSyntax = regexp.MustCompile(`^([a-zA-Z0-9_-]+)@([a-zA-Z0-9.-]+):([^?#]*)(?:\?([^#]*))?(?:#(.*))?$`)
 
@@ -59,6 +62,9 @@ func ParseGitURL(s string) (u *GitURL, ok bool, err error) {
 		default:
 			return nil, false, nil
 		}
+		if len(s) > maxGitURL {
+			return nil, true, fmt.Errorf("git URL %s…: it is longer than %d bytes", p.Scheme+"://"+p.Host, maxGitURL)
+		}
 		if query, err = url.ParseQuery(p.RawQuery); err != nil {
 			return nil, true, fmt.Errorf("git URL %s: %w", redact(s), err)
 		}
@@ -66,6 +72,8 @@ func ParseGitURL(s string) (u *GitURL, ok bool, err error) {
 		p.RawQuery, p.Fragment, p.RawFragment, p.ForceQuery = "", "", "", false
 		u = &GitURL{Remote: p.String()}
 		err = checkHost(p.User.Username(), p.Hostname(), p.Path)
+	case len(s) > maxGitURL:
+		return nil, false, nil
 	default:
 		m := scpSyntax.FindStringSubmatch(s)
 		if m == nil {
