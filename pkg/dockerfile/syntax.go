@@ -31,17 +31,15 @@ func (f *File) checkSyntax(args map[string]string) error {
 
 func syntaxHint() string { return "only docker/dockerfile, of any version, is supported" }
 
-// servedFrontend reports whether a frontend is docker/dockerfile or its upstream, of whatever version: this package reads all they read.
+// servedFrontend reports whether a frontend is docker/dockerfile or its upstream, of whatever version, from Docker Hub or from what mirrors
+// it ("mirror.gcr.io/docker/dockerfile", "registry.corp/hub/docker/dockerfile"): this package reads all they read.
 func servedFrontend(ref string) bool {
 	named, err := reference.ParseNormalizedNamed(ref)
 	if err != nil {
 		return false
 	}
-	switch named.Name() {
-	case "docker.io/docker/dockerfile", "docker.io/docker/dockerfile-upstream":
-		return true
-	}
-	return false
+	name := "/" + named.Name()
+	return strings.HasSuffix(name, "/docker/dockerfile") || strings.HasSuffix(name, "/docker/dockerfile-upstream")
 }
 
 // readCheckOptions takes the options of the checks from the build argument or else from the "# check=" line.

@@ -18,6 +18,7 @@ func directiveRows() []row {
 			fails: []string{"example.com/x", "frontends are not run"}},
 		{name: "syntax of upstream", file: "# syntax=docker.io/docker/dockerfile-upstream:master\nFROM scratch\nLABEL a=b\n",
 			want: ok},
+		{name: "syntax of a mirror", file: "# syntax=mirror.example.com/docker/dockerfile:1.9-labs\nFROM scratch\nLABEL a=b\n", want: ok},
 		{name: "syntax of another frontend", file: "# syntax=example.com/other:1\nFROM scratch\n",
 			fails: []string{"example.com/other:1", "Dockerfile:1", "docker/dockerfile"}},
 		{name: "syntax after a shebang", file: "#!/usr/bin/env cairn\n# syntax=example.com/other:1\nFROM scratch\n",
