@@ -147,7 +147,7 @@ func (in *inputs) Remote(ctx context.Context, r plan.Remote) (solve.RemoteTree, 
 	if err != nil {
 		return solve.RemoteTree{}, err
 	}
-	return solve.RemoteTree{Tree: op.ctx, Name: op.name}, nil
+	return solve.RemoteTree{Tree: op.ctx, Name: op.name, Identity: op.ctx.Identity}, nil
 }
 
 // epochOf is the time of a source, for a SOURCE_DATE_EPOCH that names one; nil where it has none.

@@ -57,6 +57,9 @@ type Source struct {
 	Literal bool
 	// Unpack says that a file that is a tar archive, in any compression, is unpacked at the destination.
 	Unpack bool
+	// Identity, where set, is what Digest takes for the source in place of its content: what never means other files, while their bytes
+	// may differ from one fetch to the next (the .git of a commit).
+	Identity string
 }
 
 // NewRequest is the request of a planned step. files is the tree of c.From; remote has, for each of c.Remote, the tree that was

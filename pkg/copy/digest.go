@@ -8,6 +8,7 @@ import (
 	"path"
 	"runtime"
 	"strconv"
+	"strings"
 
 	"github.com/cairn-build/cairn/pkg/layer"
 	"github.com/opencontainers/go-digest"
@@ -98,6 +99,11 @@ func (r Request) records(ctx context.Context) ([]record, error) {
 	var recs []record
 	for i := range r.Sources {
 		s := &r.Sources[i]
+		if s.Identity != "" {
+			// What --chmod and --exclude make of it depends on every file.
+			recs = append(recs, record{rel: s.Identity}, record{rel: r.Chmod}, record{rel: strconv.Quote(strings.Join(r.Exclude, "\x00"))})
+			continue
+		}
 		ms, err := r.matches(s)
 		if err != nil {
 			return nil, err

@@ -7,9 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path"
-	"strings"
 	"time"
 
 	"github.com/cairn-build/cairn/pkg/layer"
@@ -43,7 +41,7 @@ func (c *copier) unpack(ctx context.Context, s *Source, m match) (bool, error) {
 		return false, fmt.Errorf("unpacking %q: %w", m.shown(), err)
 	}
 	c.res.spools = append(c.res.spools, sp)
-	x := &extractor{copier: c, dest: dst, spool: sp, group: m.shown() + "\x00" + dst}
+	x := &extractor{copier: c, dest: dst, spool: sp, group: m.shown() + "\x00" + dst, links: map[string][]*node{}}
 	f, err := s.Tree.Open(m.real)
 	if err != nil {
 		return false, fmt.Errorf("unpacking %q: %w", m.shown(), err)
@@ -64,7 +62,7 @@ func Unpack(ctx context.Context, r io.Reader, tempDir string, limits layer.Limit
 	}
 	res := &Result{spools: []*spool{sp}}
 	c := &copier{up: newUpper(nil, time.Unix(0, 0)), req: Request{Limits: limits, Time: time.Unix(0, 0)}}
-	x := &extractor{copier: c, dest: ".", spool: sp}
+	x := &extractor{copier: c, dest: ".", spool: sp, links: map[string][]*node{}}
 	if err = x.run(ctx, r); err == nil {
 		res.Items, err = c.up.items(ctx)
 	}
@@ -97,9 +95,9 @@ type extractor struct {
 	dest    string
 	spool   *spool
 	group   string
-	entries int64 // how many more may come
-	files   int64 // how many more bytes of files
-	links   int
+	entries int64              // how many more may come
+	files   int64              // how many more bytes of files
+	links   map[string][]*node // the files that are one, by node.link
 }
 
 func (x *extractor) run(ctx context.Context, archive io.Reader) error {
@@ -135,30 +133,31 @@ func (x *extractor) run(ctx context.Context, archive io.Reader) error {
 	}
 }
 
-// entry places one entry of the archive. Parents may be symlinks, of the archive or the stage: they are followed inside the root.
+// entry places one entry of the archive. Its names count from the destination as from a root, and so do the symlinks among its parents,
+// those of the archive as those of the stage: nothing leads out (docker's archive package, which BuildKit uses, does a chroot).
 func (x *extractor) entry(h *tar.Header, content io.Reader) error {
-	name := path.Clean(h.Name)
-	target := path.Join("/", x.dest, name)
-	if !below(x.dest, target) {
-		return errors.New("it would leave the destination")
+	if path.Clean(h.Name) == "." { // the destination itself, which keeps what it has
+		return nil
 	}
-	if name == "." || target == "/" {
-		if h.Typeflag == tar.TypeDir {
+	name := cleanName(h.Name)
+	dir := x.dest
+	if name == "." {
+		if h.Typeflag != tar.TypeDir {
+			return errors.New("the destination cannot be replaced")
+		}
+		if x.dest == "." {
 			return nil
 		}
-		return errors.New("the destination cannot be replaced")
+		dir, name = path.Split(x.dest)
+		dir = path.Clean(dir)
+	} else {
+		parent, err := x.parent(path.Dir(name))
+		if err != nil {
+			return err
+		}
+		dir, name = path.Join(x.dest, parent), path.Base(name)
 	}
-	dir, err := x.up.resolve(cleanName(path.Dir(target)))
-	if err != nil {
-		return err
-	}
-	if err := x.implied(dir); err != nil {
-		return err
-	}
-	e := layer.Entry{Path: path.Join(dir, path.Base(target)), Mode: h.Mode & 0o7777, UID: h.Uid, GID: h.Gid, ModTime: h.ModTime}
-	if e.Path == "." {
-		return errors.New("the root cannot be replaced")
-	}
+	e := layer.Entry{Path: path.Join(dir, name), Mode: h.Mode & 0o7777, UID: h.Uid, GID: h.Gid, ModTime: h.ModTime}
 	if v, ok := h.PAXRecords[paxXattr+capabilityXattr]; ok {
 		e.Xattrs = map[string]string{capabilityXattr: v}
 	}
@@ -171,7 +170,7 @@ func (x *extractor) entry(h *tar.Header, content io.Reader) error {
 		return x.link(h, e, exists)
 	}
 	n := &node{Item: layer.Item{Entry: e}}
-	if err := x.fill(n, h, content, target); err != nil {
+	if err := x.fill(n, h, content); err != nil {
 		return err
 	}
 	if exists && (at.Type != layer.Dir || n.Type != layer.Dir) {
@@ -182,7 +181,7 @@ func (x *extractor) entry(h *tar.Header, content io.Reader) error {
 }
 
 // fill sets what depends on the type of an entry.
-func (x *extractor) fill(n *node, h *tar.Header, content io.Reader, target string) error {
+func (x *extractor) fill(n *node, h *tar.Header, content io.Reader) error {
 	switch h.Typeflag {
 	case tar.TypeDir:
 		n.Type = layer.Dir
@@ -199,10 +198,6 @@ func (x *extractor) fill(n *node, h *tar.Header, content io.Reader, target strin
 		n.Open = func() (io.ReadCloser, error) { return io.NopCloser(io.NewSectionReader(sec, 0, sec.Size())), nil }
 		n.digest = func() (digest.Digest, error) { return digest.FromReader(io.NewSectionReader(sec, 0, sec.Size())) }
 	case tar.TypeSymlink:
-		// As in docker's archive package, a link that points above the destination is refused; an absolute one counts from it.
-		if !below(x.dest, path.Join(path.Dir(target), h.Linkname)) {
-			return fmt.Errorf("the symlink to %q leaves the destination", h.Linkname)
-		}
 		n.Type, n.Mode, n.Linkname = layer.Symlink, 0o777, h.Linkname
 	case tar.TypeChar, tar.TypeBlock:
 		n.Type, n.Devmajor, n.Devminor = layer.Block, h.Devmajor, h.Devminor
@@ -222,15 +217,12 @@ func (x *extractor) fill(n *node, h *tar.Header, content io.Reader, target strin
 
 // link makes e a hard link of an earlier entry, or of a file of the stage.
 func (x *extractor) link(h *tar.Header, e layer.Entry, exists bool) error {
-	to := path.Join("/", x.dest, h.Linkname)
-	if !below(x.dest, to) {
-		return fmt.Errorf("the hard link to %q leaves the destination", h.Linkname)
-	}
-	dir, err := x.up.resolve(cleanName(path.Dir(to)))
+	to := cleanName(h.Linkname)
+	dir, err := layer.Resolve(view{x.up, x.dest}, path.Dir(to))
 	if err != nil {
-		return err
+		return fmt.Errorf("linking to %q: %w", h.Linkname, err)
 	}
-	from := path.Join(dir, path.Base(to))
+	from := path.Join(x.dest, dir, path.Base(to))
 	n, ok := x.up.nodes[from]
 	if !ok {
 		if n, err = x.fromStage(from); err != nil {
@@ -244,11 +236,9 @@ func (x *extractor) link(h *tar.Header, e layer.Entry, exists bool) error {
 		return nil
 	}
 	if n.Type == layer.File && n.link == "" {
-		x.links++
-		n.link = fmt.Sprintf("%s\x00%d", x.group, x.links)
+		n.link = fmt.Sprintf("%s\x00%d", x.group, len(x.links))
+		x.links[n.link] = []*node{n}
 	}
-	// One file has one owner: that of the entry read last.
-	n.UID, n.GID = e.UID, e.GID
 	cp := *n
 	cp.Path = e.Path
 	if exists {
@@ -256,6 +246,14 @@ func (x *extractor) link(h *tar.Header, e layer.Entry, exists bool) error {
 	}
 	x.up.put(n)
 	x.up.put(&cp)
+	x.links[n.link] = append(x.links[n.link], &cp)
+	// One file has one owner, mode and time: those of the entry read last.
+	for _, l := range x.links[n.link] {
+		l.UID, l.GID = e.UID, e.GID
+		if l.Type == layer.File {
+			l.Mode, l.ModTime = e.Mode, e.ModTime
+		}
+	}
 	return nil
 }
 
@@ -276,72 +274,34 @@ func (x *extractor) fromStage(name string) (*node, error) {
 	return n, nil
 }
 
-// implied makes the directories an archive has no entries for.
-func (x *extractor) implied(dir string) error {
-	e, ok, err := x.up.lstat(dir)
-	if err != nil {
-		return err
+// parent returns the directory that a name below the destination stands for, both relative to the destination, and makes the
+// directories that the archive has no entries for. A symlink on the way must lead to a directory.
+func (x *extractor) parent(name string) (string, error) {
+	if name == "." {
+		return ".", nil
 	}
-	if ok {
-		if e.Type != layer.Dir {
-			return fmt.Errorf("%q is no directory", "/"+dir)
+	dir, err := x.parent(path.Dir(name))
+	if err != nil {
+		return "", err
+	}
+	dir = path.Join(dir, path.Base(name))
+	e, ok, err := x.up.lstat(path.Join(x.dest, dir))
+	if err == nil && ok && e.Type == layer.Symlink {
+		if dir, err = layer.Resolve(view{x.up, x.dest}, dir); err != nil {
+			return "", err
 		}
-		return nil
+		if e, ok, err = x.up.lstat(path.Join(x.dest, dir)); err == nil && !ok {
+			return "", fmt.Errorf("%q is a symlink to nothing in %q", name, "/"+x.dest)
+		}
 	}
-	if err := x.implied(path.Dir(dir)); err != nil {
-		return err
+	switch {
+	case err != nil:
+		return "", err
+	case ok && e.Type != layer.Dir:
+		return "", fmt.Errorf("%q is no directory", name)
+	case !ok:
+		x.up.put(&node{Item: layer.Item{Entry: layer.Entry{
+			Path: path.Join(x.dest, dir), Type: layer.Dir, Mode: impliedMode, ModTime: x.req.Time}}})
 	}
-	x.up.put(&node{Item: layer.Item{Entry: layer.Entry{Path: dir, Type: layer.Dir, Mode: impliedMode, ModTime: x.req.Time}}})
-	return nil
+	return dir, nil
 }
-
-// below reports whether the clean absolute path p is dir (relative, clean) or in it.
-func below(dir, p string) bool {
-	return dir == "." || p == "/"+dir || strings.HasPrefix(p, "/"+dir+"/")
-}
-
-var errTooLarge = errors.New("the archive unpacks to more bytes than allowed")
-
-// bounded fails when more is read than is left.
-type bounded struct {
-	r    io.Reader
-	left int64
-}
-
-func (b *bounded) Read(p []byte) (int, error) {
-	n, err := b.r.Read(p)
-	if b.left -= int64(n); b.left < 0 {
-		return 0, errTooLarge
-	}
-	return n, err
-}
-
-// spool keeps the content of an archive in a file without a name until the layer is written.
-type spool struct {
-	f   *os.File
-	end int64
-}
-
-func newSpool(dir string) (*spool, error) {
-	f, err := os.CreateTemp(dir, "unpack-")
-	if err != nil {
-		return nil, err
-	}
-	if err := os.Remove(f.Name()); err != nil {
-		_ = f.Close()
-		return nil, err
-	}
-	return &spool{f: f}, nil
-}
-
-func (s *spool) add(r io.Reader, size int64) (*io.SectionReader, error) {
-	n, err := io.CopyN(s.f, r, size)
-	if err != nil {
-		return nil, fmt.Errorf("reading %d bytes: %w", size, err)
-	}
-	sec := io.NewSectionReader(s.f, s.end, n)
-	s.end += n
-	return sec, nil
-}
-
-func (s *spool) close() error { return s.f.Close() }

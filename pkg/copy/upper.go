@@ -79,7 +79,7 @@ func lookup(t layer.Tree, name string) (layer.Entry, bool, error) {
 
 // resolve follows the symlinks of a path inside the root. What does not exist stays as it is.
 func (u *upper) resolve(name string) (string, error) {
-	p, err := layer.Resolve(view{u}, name)
+	p, err := layer.Resolve(view{u, "."}, name)
 	if err != nil {
 		return "", fmt.Errorf("resolving %q in the stage: %w", "/"+name, err)
 	}
@@ -247,11 +247,14 @@ func joinLinks(keep map[string]*node) {
 	}
 }
 
-// view shows an upper as a Tree for layer.Resolve, which only looks at entries.
-type view struct{ u *upper }
+// view shows a directory of an upper as a Tree for layer.Resolve, which only looks at entries.
+type view struct {
+	u   *upper
+	dir string
+}
 
 func (v view) Lstat(name string) (layer.Entry, error) {
-	e, ok, err := v.u.lstat(name)
+	e, ok, err := v.u.lstat(path.Join(v.dir, name))
 	if err == nil && !ok {
 		err = fs.ErrNotExist
 	}

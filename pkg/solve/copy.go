@@ -73,7 +73,7 @@ func (st *stage) copyRequest(ctx context.Context, c *plan.Copy) (copy.Request, e
 		if err != nil {
 			return copy.Request{}, err
 		}
-		remote = append(remote, copy.Source{Tree: t.Tree, Path: t.Name})
+		remote = append(remote, copy.Source{Tree: t.Tree, Path: t.Name, Identity: t.Identity})
 	}
 	req := copy.NewRequest(c, files, remote)
 	req.Time = st.now()

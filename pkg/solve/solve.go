@@ -46,6 +46,8 @@ type RemoteTree struct {
 	layer.Tree
 	// Name is the only file of the tree; "" for a git tree, of which everything is copied.
 	Name string
+	// Identity stands for the content in keys, where set (copy.Source).
+	Identity string
 }
 
 // RunOptions are the properties of every RUN that the command line sets.

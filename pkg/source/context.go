@@ -32,6 +32,9 @@ type Context struct {
 	DockerfileName string
 	// Commit is the commit that a git URL stood for, in hexadecimal.
 	Commit string
+	// Identity stands for the content where one fetch has not the bytes of the next though they mean the same: a repository with its
+	// .git. "" everywhere else.
+	Identity string
 	// Time is when the context was made, where it says: of the commit, or of the newest file of an archive. It is what
 	// SOURCE_DATE_EPOCH=context means.
 	Time time.Time

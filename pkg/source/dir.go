@@ -65,6 +65,7 @@ type dirTree struct {
 type dirNode struct {
 	entry   layer.Entry
 	stat    fileStat
+	socket  bool // an empty file to others
 	links   uint64
 	verdict int // of the ignore file
 	// children are all there are, by name, once listed.
@@ -258,7 +259,7 @@ func (t *dirTree) list(n *dirNode) error {
 		c, ok := t.nodes[path.Join(n.entry.Path, base)]
 		if !ok {
 			if c, err = t.stat(d, n, base); errors.Is(err, fs.ErrNotExist) {
-				continue // a socket, or removed meanwhile
+				continue // removed meanwhile
 			}
 			if err != nil {
 				return err
@@ -289,9 +290,6 @@ func (t *dirTree) stat(d *os.File, parent *dirNode, base string) (*dirNode, erro
 		}
 	}
 	n := t.node(name, &st, link)
-	if n == nil {
-		return nil, notExist("lstat", name)
-	}
 	n.verdict = verdict
 	if n.entry.Type == layer.File && !t.normal {
 		n.entry.Xattrs = capability(d, base)
@@ -300,7 +298,8 @@ func (t *dirTree) stat(d *os.File, parent *dirNode, base string) (*dirNode, erro
 	return n, nil
 }
 
-// node makes a node of a stat; nil for a socket, which no layer can hold. Everything belongs to root, as in BuildKit's contexts.
+// node makes a node of a stat. Everything belongs to root, and a socket, which no layer can hold, is an empty file, as in BuildKit's
+// contexts.
 func (t *dirTree) node(name string, st *unix.Stat_t, link string) *dirNode {
 	n := &dirNode{
 		entry: layer.Entry{Path: name, Mode: int64(st.Mode & 0o7777), ModTime: time.Unix(st.Mtim.Unix()), Linkname: link},
@@ -321,8 +320,8 @@ func (t *dirTree) node(name string, st *unix.Stat_t, link string) *dirNode {
 		e.Type = layer.Char
 	case unix.S_IFBLK:
 		e.Type = layer.Block
-	default:
-		return nil
+	case unix.S_IFSOCK:
+		e.Type, e.Digest, n.socket = layer.File, digest.FromString(""), true
 	}
 	if e.Type == layer.Char || e.Type == layer.Block {
 		dev := uint64(st.Rdev) //nolint:unconvert // differs by architecture
@@ -423,13 +422,17 @@ func (t *dirTree) Ignored(name string) (by string, ok bool) {
 
 // Open implements layer.Tree. The content read is that of the file as it was first seen, or reading fails.
 func (t *dirTree) Open(name string) (io.ReadCloser, error) {
-	_, f, err := t.openFile(name)
+	n, f, err := t.openFile(name)
 	if err != nil {
 		return nil, err
+	}
+	if n.socket {
+		return io.NopCloser(strings.NewReader("")), nil
 	}
 	return f, nil
 }
 
+// openFile opens a regular file; a socket, which is an empty one, has nothing to open.
 func (t *dirTree) openFile(name string) (*dirNode, *checkedFile, error) {
 	t.mu.Lock()
 	n, err := t.lookup(name)
@@ -446,6 +449,9 @@ func (t *dirTree) openFile(name string) (*dirNode, *checkedFile, error) {
 	}
 	if n.entry.Type != layer.File {
 		return nil, nil, &fs.PathError{Op: "open", Path: name, Err: errors.New("not a regular file")}
+	}
+	if n.socket {
+		return n, nil, nil
 	}
 	// Without O_NONBLOCK a FIFO that took the file's place would hang the build.
 	fd, err := openBeneath(int(t.root.Fd()), name, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC|unix.O_NOFOLLOW|unix.O_NOCTTY)

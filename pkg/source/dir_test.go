@@ -224,15 +224,25 @@ func TestC4SpecialFiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := openTestDir(t, dir)
-	if got := fmt.Sprint(names(t, c, ".")); got != "[f fifo]" {
-		t.Errorf("names %s, want the socket left out", got)
+	if got := fmt.Sprint(names(t, c, ".")); got != "[f fifo sock]" {
+		t.Errorf("names %s", got)
 	}
 	e, err := c.Lstat("fifo")
 	if err != nil || e.Type != layer.Fifo {
 		t.Errorf("fifo is %+v, %v", e, err)
 	}
-	if _, err := c.Lstat("sock"); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("the socket: %v", err)
+	if e, err := c.Lstat("sock"); err != nil || e.Type != layer.File || e.Size != 0 {
+		t.Errorf("the socket is %+v, %v", e, err)
+	}
+	r, err := c.Open("sock")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if data, err := io.ReadAll(r); err != nil || len(data) > 0 {
+		t.Errorf("the socket holds %q, %v", data, err)
+	}
+	if d, err := c.Digest("sock"); err != nil || d != digest.FromString("") {
+		t.Errorf("the digest of the socket is %s, %v", d, err)
 	}
 	if _, err := c.Open("fifo"); err == nil {
 		t.Error("a FIFO was opened")

@@ -79,6 +79,10 @@ func OpenGit(ctx context.Context, u *GitURL, o ContextOptions) (_ *Context, err 
 		t.mtime = when
 	}
 	c.Tree = t
+	if keep {
+		submodules := u.Submodules == nil || *u.Submodules
+		c.Identity = fmt.Sprintf("git %q %q %s submodules=%t", redact(u.Remote), u.Ref, c.Commit, submodules)
+	}
 	c.close = append(c.close, t.Close)
 	return c, t.reset()
 }

@@ -29,7 +29,7 @@ func Open(ctx context.Context, where, dockerfile string, o ContextOptions) (*Con
 	if err != nil {
 		return nil, fmt.Errorf("opening the build context: %w", err)
 	}
-	if isFile && dockerfile == "" {
+	if isFile && dockerfile != "-" { // whatever -f calls it
 		dockerfile = contextFile
 	}
 	if err := c.readDockerfile(dockerfile, o); err != nil {

@@ -4,6 +4,8 @@ import (
 	"archive/tar"
 	"fmt"
 	"testing"
+
+	"github.com/cairn-build/cairn/test/harness"
 )
 
 func copyRows() []row {
@@ -57,9 +59,9 @@ func copyRows() []row {
 			file:  "FROM {base}\nCOPY . /o/\nRUN [ /o/h -ef /o/i ] && echo same > /r || echo two > /r\n",
 			setup: script("echo x > h; ln h i"), want: []check{has("/o/h", "x\n"), has("/o/i", "x\n")}},
 		{name: "empty directory", file: "FROM scratch\nCOPY e /o\n", files: map[string]string{"e/": ""}, want: []check{dir("/o")}},
-		{name: "device nodes and sockets are left out", file: "FROM scratch\nCOPY . /o/\n", files: files,
-			setup: script("python3 -c 'import socket; socket.socket(socket.AF_UNIX).bind(\"sock\")'"),
-			want:  []check{has("/o/a", "1"), lacks("/o/sock")}},
+		{name: "socket is an empty file", file: "FROM scratch\nCOPY . /o/\nCOPY sock /p\n", files: files,
+			setup: script("python3 -c 'import socket; socket.socket(socket.AF_UNIX).bind(\"sock\")'; chmod 640 sock"),
+			want:  []check{has("/o/a", "1"), kind("/o/sock", tar.TypeReg), has("/p", ""), mode("/p", 0o640)}},
 		{name: "unicode and blanks", file: "FROM scratch\nCOPY . /\n", files: map[string]string{"ü ☃": "1"},
 			want: []check{has("/ü ☃", "1")}},
 		{name: "from a stage keeps owner and mode and time",
@@ -173,6 +175,16 @@ func addRows() []row {
 			files: map[string]string{"x.tar.gz": "text"}, want: []check{has("/o/x.tar.gz", "text")}},
 		{name: "does not unpack zip", file: "FROM scratch\nADD x.zip /o/\n", setup: script("printf 'PK\\003\\004' > x.zip"),
 			want: []check{has("/o/x.zip", "PK\x03\x04")}},
+		{name: "unpacks below the destination as below a root", file: "FROM {base}\nRUN mkdir -p /o/usr/lib && ln -s /usr/lib /o/lib\n" +
+			"ADD x.tar /o/\nRUN cat /o/lib/f > /r; ls /usr /up > /s 2>&1; true\n",
+			setup: tarOf("[('lib/f', None, 'in'), ('../up', None, 'up'), ('out', '../../..', None), ('out/g', None, 'out')]"),
+			want: []check{symlink("/o/lib", "/usr/lib"), has("/o/usr/lib/f", "in"), has("/o/up", "up"), symlink("/o/out", "../../.."),
+				has("/o/g", "out"), lacks("/up", "/g", "/usr/lib/f")}},
+		{name: "unpacks nothing for the destination itself", file: "FROM {base}\nRUN mkdir -m 700 /o\nADD x.tar /o/\n",
+			setup: tarOf("[('', None, 'file'), ('.', 'link', None), ('f', None, 'in')]"),
+			want:  []check{dir("/o"), mode("/o", 0o700), has("/o/f", "in")}},
+		{name: "unpacks through no symlink to nothing", file: "FROM {base}\nADD x.tar /o/\n",
+			setup: tarOf("[('l', '/bin', None), ('l/f', None, 'in')]"), fails: []string{"\"l\" is a symlink to nothing in \"/o\"", "Dockerfile:2"}},
 		{name: "URL", file: "FROM scratch\nADD {http}/file.txt /o/\n",
 			want: []check{has("/o/file.txt", "remote\n"), mode("/o/file.txt", 0o600), owner("/o/file.txt", "0:0"),
 				changed("/o/file.txt", modified.Unix())}},
@@ -194,6 +206,13 @@ func addRows() []row {
 		{name: "several URLs and files", file: "FROM scratch\nADD a {http}/file.txt /o/\n", files: files,
 			want: []check{has("/o/a", "1"), has("/o/file.txt", "remote\n")}},
 	}
+}
+
+// tarOf makes x.tar in the context of names with the target of a symlink or the content of a file, as a list of Python's.
+func tarOf(list string) func(*testing.T, *place) {
+	return script("python3 -c \"import tarfile, io\nt = tarfile.open('x.tar', 'w')\nfor name, link, text in " + list + ":\n" +
+		"  i = tarfile.TarInfo(name)\n  if link: i.type, i.linkname = tarfile.SYMTYPE, link\n  data = (text or '').encode()\n" +
+		"  i.size = len(data)\n  t.addfile(i, io.BytesIO(data))\nt.close()\"")
 }
 
 func addFlagRows() []row {
@@ -276,6 +295,15 @@ func gitRows() []row {
 			args:  []string{"--secret", "id=GIT_AUTH_HEADER.{host},src={dir}/h"}, want: []check{two}},
 		{name: "private without a token", file: "FROM scratch\nADD {http}/private-git/repo.git /o\n",
 			fails: []string{"Dockerfile:2"}},
+		{name: "is cached by commit with its .git", file: "FROM {base}\nADD --keep-git-dir {git} /r\nRUN head -c 16 /dev/urandom | od -x > /o\n",
+			after: func(t *testing.T, p *place, ims []*image) {
+				harness.WriteFiles(t, p.dir, map[string]string{"Dockerfile": p.fill("FROM {base}\n" +
+					"ADD --keep-git-dir --checksum={commit} {git} /r\nRUN head -c 16 /dev/urandom | od -x > /o\n")})
+				has("/o", ims[0].files["/o"].data)(t, p.rebuild(row{file: "x"})[0])
+				harness.WriteFiles(t, p.dir, map[string]string{"Dockerfile": p.fill("FROM {base}\n" +
+					"ADD --keep-git-dir --chmod=700 {git} /r\nRUN head -c 16 /dev/urandom | od -x > /o\n")})
+				mode("/r/file.txt", 0o700)(t, p.rebuild(row{file: "x"})[0])
+			}},
 		{name: "is cached by commit", file: "FROM {base}\nADD {git} /r\nRUN head -c 16 /dev/urandom | od -x > /o\n",
 			after: func(t *testing.T, p *place, ims []*image) {
 				has("/o", ims[0].files["/o"].data)(t, p.rebuild(row{file: "x"})[0])

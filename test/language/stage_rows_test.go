@@ -131,6 +131,7 @@ func contextRows() []row {
 			args:  []string{"-f", "d/Other"},
 			stdin: packed("cat"), want: []check{has("/a", "1")}},
 		{name: "http archive", context: "{http}/archive.tar.gz", want: []check{has("/in.txt", "from an archive\n")}},
+		{name: "http Dockerfile whatever -f calls it", context: "{http}/Dockerfile", args: []string{"-f", "other"}, want: []check{env("from=http")}},
 		{name: "http Dockerfile", context: "{http}/Dockerfile",
 			want: []check{config([]string{"from=http"},
 				func(c *dockerspec.DockerOCIImage) any { return c.Config.Env[len(c.Config.Env)-1:] })}},
