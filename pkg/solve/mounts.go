@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path"
 	"strconv"
 	"strings"
 
@@ -35,7 +36,7 @@ func (st *stage) mountInputs(ctx context.Context, m plan.Mount) ([]cache.Input, 
 		if err != nil {
 			return nil, err
 		}
-		return append(in, cache.Input{Name: "from", Value: chainID(chain).String()}, cache.Input{Name: "source", Value: m.Source}), nil
+		return append(in, st.fromInputs(ctx, chain, m.Source)...), nil
 	}
 	req, err := st.contextRequest(ctx, *m.From.Context, m.Source)
 	if err != nil {
@@ -46,6 +47,41 @@ func (st *stage) mountInputs(ctx context.Context, m plan.Mount) ([]cache.Input, 
 		return nil, err
 	}
 	return append(in, cache.Input{Name: "content", Value: sum.String()}), nil
+}
+
+// fromInputs are what a mount from a stage or image adds: the content of what is shown of it, or all of it where that is the root. What cannot
+// be found is said when it is mounted.
+func (st *stage) fromInputs(ctx context.Context, chain []layer.Layer, source string) []cache.Input {
+	if path.Clean("/"+source) != "/" {
+		if in, err := st.shownInputs(ctx, chain, source); err == nil {
+			return in
+		}
+	}
+	return []cache.Input{{Name: "from", Value: chainID(chain).String()}, {Name: "source", Value: source}}
+}
+
+// shownInputs are the content of a part of a root filesystem and what the top of it is.
+func (st *stage) shownInputs(ctx context.Context, chain []layer.Layer, source string) ([]cache.Input, error) {
+	t, err := st.tree(ctx, chain)
+	if err != nil {
+		return nil, err
+	}
+	sum, err := copy.Digest(ctx, copy.Request{Sources: []copy.Source{{Tree: t, Path: source, Literal: true}}, Dest: shownAt})
+	if err != nil {
+		return nil, err
+	}
+	name, err := layer.Resolve(t, source)
+	if err != nil {
+		return nil, err
+	}
+	top, err := t.Lstat(name)
+	if err != nil {
+		return nil, err
+	}
+	return []cache.Input{
+		{Name: "content", Value: sum.String()},
+		{Name: "top", Value: fmt.Sprintf("%c %o %d:%d", top.Type, top.Mode, top.UID, top.GID)},
+	}, nil
 }
 
 // optional is a number that may not be given.

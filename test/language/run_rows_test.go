@@ -86,6 +86,17 @@ func mountRows() []row {
 		{name: "bind without a target", file: "FROM {base}\nRUN --mount=type=bind true\n",
 			fails: []string{"target", "Dockerfile:2"}},
 		{name: "bind over the root", file: "FROM {base}\nRUN --mount=target=/ true\n", fails: []string{`invalid mount target "/"`}},
+		{name: "bind from a stage is in the cache key by content", files: map[string]string{"bust": "1", "in": "2"},
+			file: "FROM {base} AS s\nCOPY bust /\nCOPY in /out/\nFROM {base}\n" +
+				"RUN --mount=from=s,source=out,target=/m,rw head -c 16 /dev/urandom | od -x > /o\n",
+			after: func(t *testing.T, p *place, ims []*image) {
+				p.write("bust", "3")
+				has("/o", ims[0].files["/o"].data)(t, p.rebuild(row{file: "x"})[0])
+				p.write("in", "4")
+				if p.rebuild(row{file: "x"})[0].files["/o"].data == ims[0].files["/o"].data {
+					t.Error("the step was answered from the cache")
+				}
+			}},
 		{name: "bind is in the cache key by content",
 			file: "FROM {base}\nRUN --mount=target=/m head -c 16 /dev/urandom | od -x > /o\n", files: files,
 			after: func(t *testing.T, p *place, ims []*image) {
