@@ -75,3 +75,39 @@ func TestUnshare(t *testing.T) {
 		h.Cairn("unshare", "/no/such").Fails(t, 125, "/no/such")
 	})
 }
+
+// TestDetachedInStore: system df counts containers, rmi keeps the image of one, and system prune removes those that have ended.
+func TestDetachedInStore(t *testing.T) {
+	base := harness.StartRegistry(t, harness.RegistryOptions{}).Busybox(t)
+	harness.EachUser(t, func(t *testing.T, u harness.User) {
+		h := harness.NewHome(t, u)
+		h.Cairn("pull", "-q", base).OK(t)
+		id := strings.TrimSpace(h.Cairn("run", "-d", "--name", "one", base, "sh", "-c", "echo hi; trap exit TERM; while :; do sleep 0.1; done").OK(t).Stdout)
+		df := func() string {
+			t.Helper()
+			return h.Cairn("system", "df", "--format", "{{.Type}} {{.TotalCount}} {{.Active}} {{.Reclaimable}}").OK(t).Stdout
+		}
+		if got := df(); !strings.HasPrefix(got, "Images 1 1 ") || !strings.Contains(got, "\nContainers 1 1 0B (0%)\n") {
+			t.Errorf("while it runs, system df shows\n%s", got)
+		}
+		h.Cairn("system", "prune", "-f").Fails(t, 1, "cairn ps")
+		h.Cairn("rmi", base).Fails(t, 1, "used by container one", "cairn rm one")
+		h.Cairn("stop", "one").OK(t)
+		if got := df(); !strings.Contains(got, "\nContainers 1 0 ") || !strings.Contains(got, "(100%)\nLocal Volumes") {
+			t.Errorf("when it has ended, system df shows\n%s", got)
+		}
+		h.Cairn("rmi", base).Fails(t, 1, "used by container one")
+		for _, keeps := range []string{"until=24h", "label=a"} {
+			if got := h.Cairn("system", "prune", "-f", "--filter", keeps).OK(t).Stdout; strings.Contains(got, "Deleted") {
+				t.Errorf("prune --filter %s removes\n%s", keeps, got)
+			}
+		}
+		if got := h.Cairn("system", "prune", "-f").OK(t).Stdout; !strings.HasPrefix(got, "Deleted Containers:\n"+id+"\n\n") {
+			t.Errorf("system prune prints\n%s", got)
+		}
+		if got := df(); !strings.Contains(got, "\nContainers 0 0 0B\n") {
+			t.Errorf("after prune, system df shows\n%s", got)
+		}
+		h.Cairn("rmi", base).OK(t)
+	})
+}

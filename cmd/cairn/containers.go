@@ -119,8 +119,9 @@ func (in invocation) ps(c *cli.Context) error {
 	}
 	l := listing{
 		headers: map[string]string{"ID": "CONTAINER ID", "Image": "IMAGE", "Command": "COMMAND", "RunningFor": "CREATED", "Status": "STATUS",
-			"Names": "NAMES", "CreatedAt": "CREATED AT", "State": "STATE"},
-		table: "{{.ID}}\t{{.Image}}\t{{.Command}}\t{{.RunningFor}}\t{{.Status}}\t{{.Names}}",
+			"Names": "NAMES", "CreatedAt": "CREATED AT", "State": "STATE", "Ports": "PORTS", "Size": "SIZE", "Labels": "LABELS",
+			"LocalVolumes": "LOCAL VOLUMES"},
+		table: "{{.ID}}\t{{.Image}}\t{{.Command}}\t{{.RunningFor}}\t{{.Status}}\t{{.Ports}}\t{{.Names}}",
 	}
 	for _, d := range list {
 		status := d.status()
@@ -147,7 +148,9 @@ func (in invocation) ps(c *cli.Context) error {
 		}
 		l.rows = append(l.rows, map[string]string{
 			"ID": id, "Image": d.Image, "Command": strconv.Quote(command), "RunningFor": units.HumanDuration(time.Since(d.Created)) + " ago",
-			"Status": status, "Names": d.Name, "CreatedAt": d.Created.Format(time.RFC3339), "State": state,
+			"Status": status, "Names": d.Name, "CreatedAt": d.Created.Local().Format("2006-01-02 15:04:05 -0700 MST"), "State": state, "Size": units.HumanSize(float64(d.size())),
+			// No port is published, no volume managed, and labels are not kept.
+			"Ports": "", "Labels": "", "LocalVolumes": "0",
 		})
 	}
 	if c.Bool("quiet") {

@@ -19,6 +19,7 @@ import (
 
 	"github.com/cairn-build/cairn/executor"
 	"github.com/urfave/cli/v2"
+	"golang.org/x/sys/unix"
 )
 
 // A container that is left running is a directory, ROOT/containers/ID, and a process: this program once more, in a session of its own, which
@@ -26,12 +27,14 @@ import (
 //
 //	state    what it is and how it ended, as JSON
 //	process  the process's pid and start time, which together are nobody else's
+//	lock     held by the process as long as it lives, which can be seen also where pids are others
 //	log      the output, in the frames of Docker's API
 
-// containerVar tells the process which directory is its own. readyFD is where it says "ok", or why it cannot.
+// containerVar tells the process which directory is its own. readyFD is where it says "ok", or why it cannot; lockFD is the lock.
 const (
 	containerVar = "_CAIRN_CONTAINER"
 	readyFD      = 3
+	lockFD       = 4
 	stopGrace    = 10 * time.Second
 )
 
@@ -95,7 +98,7 @@ func (in invocation) runDetached(c *cli.Context, req *runRequest) error {
 	if err := os.MkdirAll(d.dir, 0o700); err != nil {
 		return notRun(err)
 	}
-	if err := errors.Join(d.save(), in.launch(d)); err != nil {
+	if err := in.launch(d); err != nil {
 		return notRun(errors.Join(err, os.RemoveAll(d.dir)))
 	}
 	_, err = fmt.Fprintln(in.stdout, d.ID)
@@ -117,6 +120,15 @@ func (in invocation) containersDir(c *cli.Context) (string, error) {
 
 // launch starts the process that keeps a container, and waits until it says that the container runs.
 func (in invocation) launch(d *detached) error {
+	lock, err := os.OpenFile(d.path("lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	// The lock is there before anybody can see the container.
+	if err := errors.Join(unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB), d.save()); err != nil {
+		return err
+	}
 	r, w, err := os.Pipe()
 	if err != nil {
 		return err
@@ -125,7 +137,7 @@ func (in invocation) launch(d *detached) error {
 	cmd := exec.Command("/proc/self/exe", in.args[1:]...)
 	cmd.Args[0] = in.args[0]
 	cmd.Env = append(in.env.list(), containerVar+"="+d.dir)
-	cmd.ExtraFiles = []*os.File{w}
+	cmd.ExtraFiles = []*os.File{w, lock}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	err = cmd.Start()
 	w.Close()
@@ -158,6 +170,7 @@ func (in invocation) keep(c *cli.Context, req *runRequest, dir string) error {
 		}
 		return notRun(err)
 	}
+	unix.CloseOnExec(lockFD) // the container is not to hold it
 	d, err := readDetached(dir)
 	if err != nil {
 		return err
@@ -263,6 +276,16 @@ func (d *detached) process() *os.Process {
 		return nil
 	}
 	return p
+}
+
+// running reports whether the process that keeps the container lives, in whatever namespace one asks.
+func (d *detached) running() bool {
+	f, err := os.Open(d.path("lock"))
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	return errors.Is(unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB), unix.EWOULDBLOCK)
 }
 
 // startTime is when a process started, in the kernel's words (proc_pid_stat(5), field 22). A dead one has none.

@@ -83,7 +83,7 @@ func (in invocation) rmiCommand() *cli.Command {
 		Description: "Given an ID, an image is removed with all its names. The space is given back by `cairn system prune`, as layers may be\n" +
 			"needed by other images and by the build cache.",
 		Flags: []cli.Flag{
-			&cli.BoolFlag{Name: "force", Aliases: []string{"f"}, Usage: "remove an ID that several repositories name; missing images are no errors"},
+			&cli.BoolFlag{Name: "force", Aliases: []string{"f"}, Usage: "remove an ID that several repositories name, and what containers were made of; missing images are no errors"},
 			&cli.BoolFlag{Name: "no-prune", Usage: "keep images without a name that it was made from"},
 			rootFlag(),
 		},
@@ -101,6 +101,10 @@ func (in invocation) rmiCommand() *cli.Command {
 func (in invocation) removeImages(c *cli.Context, local *image.Local, refs []string) error {
 	var errs []error
 	for _, ref := range refs {
+		if err := in.refuseUsed(c, local, ref); err != nil {
+			errs = append(errs, err)
+			continue
+		}
 		gone, err := local.Delete(ref, image.DeleteOptions{Force: c.Bool("force"), NoPrune: c.Bool("no-prune")})
 		for _, g := range gone {
 			line := "Untagged: " + g.Untagged

@@ -25,11 +25,11 @@ func (in invocation) systemCommand() *cli.Command {
 			},
 			{
 				Name: "prune", Usage: "remove what nothing needs", ArgsUsage: "[flags]",
-				Description: "Removed are images without a name from which no other was made, and all content that no image and no cache record needs.\n" +
+				Description: "Removed are containers that have ended, images without a name from which no other was made, and all content that no image and no cache record needs.\n" +
 					"With --all also all other images, the build cache and the directories of RUN cache mounts. Nobody else may use the store.",
 				Flags: []cli.Flag{
 					&cli.BoolFlag{Name: "all", Aliases: []string{"a"}, Usage: "also remove images with names, and the build cache"},
-					&cli.StringSliceFlag{Name: "filter", Usage: "remove only images and caches that `KEY=VALUE`: until=24h, label=KEY[=VALUE] (images only)"},
+					&cli.StringSliceFlag{Name: "filter", Usage: "remove only what is `KEY=VALUE`: until=24h, label=KEY[=VALUE] (images only)"},
 					&cli.BoolFlag{Name: "force", Aliases: []string{"f"}, Usage: "do it; without this flag nothing is removed"},
 					rootFlag(),
 				},
@@ -66,41 +66,76 @@ func (in invocation) systemDF(c *cli.Context) error {
 		if err != nil {
 			return err
 		}
-		entries, err := local.List()
+		containers, err := in.detachedContainers(c)
 		if err != nil {
 			return err
 		}
-		images := map[image.ID]bool{}
-		for _, e := range entries {
-			images[e.ID()] = true
+		rows, err := usageRows(local, usage, containers)
+		if err != nil {
+			return err
 		}
-		return usageListing(len(images), usage).write(in.stdout, c.String("format"))
+		return usageListing(rows).write(in.stdout, c.String("format"))
 	})
 }
 
-// usageListing shows what a store takes up with Docker's rows and columns. A command that `cairn run` runs keeps nothing when it
-// has ended, so there are neither containers nor volumes.
-func usageListing(images int, u store.Usage) listing {
+// usageRow is one kind of what a store holds. free is how many of the bytes nothing uses.
+type usageRow struct {
+	name          string
+	total, active int
+	size, free    int64
+}
+
+// usageRows are Docker's. Only containers that were left running are kept, and nothing of ours is a volume.
+func usageRows(local *image.Local, u store.Usage, containers []*detached) ([]usageRow, error) {
+	entries, err := local.List()
+	if err != nil {
+		return nil, err
+	}
+	all := map[image.ID]bool{}
+	for _, e := range entries {
+		all[e.ID()] = true
+	}
+	used, err := imageUsers(local, containers)
+	if err != nil {
+		return nil, err
+	}
+	inUse, err := used.size(local)
+	if err != nil {
+		return nil, err
+	}
+	c := usageRow{name: "Containers", total: len(containers)}
+	for _, d := range containers {
+		n := d.size()
+		c.size += n
+		if d.running() {
+			c.active++
+		} else {
+			c.free += n
+		}
+	}
+	return []usageRow{
+		{"Images", len(all), len(used), u.Images, max(0, u.Images-inUse)}, c, {name: "Local Volumes"},
+		{"Build Cache", u.Records + u.CacheDirs, 0, u.Caches, u.Caches},
+	}, nil
+}
+
+// usageListing shows what a store takes up with Docker's columns.
+func usageListing(rows []usageRow) listing {
 	l := listing{
 		headers: map[string]string{
 			"Type": "TYPE", "TotalCount": "TOTAL", "Active": "ACTIVE", "Size": "SIZE", "Reclaimable": "RECLAIMABLE",
 		},
 		table: "{{.Type}}\t{{.TotalCount}}\t{{.Active}}\t{{.Size}}\t{{.Reclaimable}}",
 	}
-	add := func(name string, count int, size int64, percent bool) {
-		human := units.HumanSize(float64(size))
-		reclaimable := human
-		if percent && size > 0 {
-			reclaimable += " (100%)"
+	for _, r := range rows {
+		free := units.HumanSize(float64(r.free))
+		if r.size > 0 && r.name != "Build Cache" {
+			free += fmt.Sprintf(" (%d%%)", r.free*100/r.size)
 		}
 		l.rows = append(l.rows, map[string]string{
-			"Type": name, "TotalCount": strconv.Itoa(count), "Active": "0", "Size": human, "Reclaimable": reclaimable,
+			"Type": r.name, "TotalCount": strconv.Itoa(r.total), "Active": strconv.Itoa(r.active), "Size": units.HumanSize(float64(r.size)), "Reclaimable": free,
 		})
 	}
-	add("Images", images, u.Images, true)
-	add("Containers", 0, 0, true)
-	add("Local Volumes", 0, 0, true)
-	add("Build Cache", u.Records+u.CacheDirs, u.Caches, false)
 	return l
 }
 
@@ -141,16 +176,20 @@ func (in invocation) systemPrune(c *cli.Context) error {
 		return err
 	}
 	if !c.Bool("force") {
-		what := "images without a name and content that nothing needs"
+		what := "containers that have ended, images without a name and content that nothing needs"
 		if c.Bool("all") {
-			what = "all images and the build cache"
+			what = "containers that have ended, all images and the build cache"
 		}
 		return usagef("system prune removes %s, which cannot be undone", what).withHint("say --force to do it")
 	}
 	return in.inside(c, func(st *store.Store, local *image.Local) error {
-		err := in.prune(c.Context, pruning{st, local, filters, c.Bool("all")})
+		containers, err := in.detachedContainers(c)
+		if err != nil {
+			return err
+		}
+		err = in.prune(c.Context, pruning{st, local, containers, filters, c.Bool("all")})
 		if errors.Is(err, store.ErrBusy) {
-			return failf("%v", err).withHint("wait until other cairn commands have ended")
+			return failf("%v", err).withHint("wait until other cairn commands have ended, and stop the containers that `cairn ps` shows")
 		}
 		return err
 	})
@@ -158,13 +197,14 @@ func (in invocation) systemPrune(c *cli.Context) error {
 
 // pruning is what system prune works with.
 type pruning struct {
-	store   *store.Store
-	local   *image.Local
-	filters filterSet
-	all     bool
+	store      *store.Store
+	local      *image.Local
+	containers []*detached
+	filters    filterSet
+	all        bool
 }
 
-// prune removes images, then caches, then what nothing needs any more, and says what.
+// prune removes containers, images, then caches, then what nothing needs any more, and says what.
 func (in invocation) prune(ctx context.Context, p pruning) error {
 	before, err := p.store.Usage(ctx)
 	if err != nil {
@@ -172,6 +212,10 @@ func (in invocation) prune(ctx context.Context, p pruning) error {
 	}
 	// Who cannot have the store for himself learns it before anything is gone.
 	if _, err := p.store.Prune(ctx); err != nil {
+		return err
+	}
+	freed, err := in.pruneContainers(p)
+	if err != nil {
 		return err
 	}
 	if err := in.pruneImages(p); err != nil {
@@ -195,7 +239,7 @@ func (in invocation) prune(ctx context.Context, p pruning) error {
 	if err != nil {
 		return err
 	}
-	freed := max(0, before.Images+before.Caches-after.Images-after.Caches)
+	freed += max(0, before.Images+before.Caches-after.Images-after.Caches)
 	_, err = fmt.Fprintf(in.stdout, "Total reclaimed space: %s\n", units.HumanSize(float64(freed)))
 	return err
 }
