@@ -1,5 +1,3 @@
-//go:build cgo
-
 package engine
 
 import (
@@ -20,9 +18,6 @@ import (
 )
 
 var _ = worker.Register(serviceName, func() (worker.Service, error) { return newServer(), nil })
-
-// supported says why this program cannot do what an engine does.
-func supported() error { return ladder.Supported() }
 
 // server is the worker's side of an engine.
 type server struct {

@@ -9,7 +9,6 @@ import (
 	"github.com/cairn-build/cairn/executor"
 	"github.com/cairn-build/cairn/executor/namespace"
 	"github.com/cairn-build/cairn/executor/ptrace"
-	"github.com/cairn-build/cairn/executor/runc"
 	"github.com/cairn-build/cairn/snapshot"
 	"github.com/cairn-build/cairn/snapshot/native"
 	"github.com/cairn-build/cairn/snapshot/overlay"
@@ -84,18 +83,12 @@ type sandboxes interface {
 
 // newSandboxes returns the cheapest executor that works here.
 func newSandboxes(dir string) (sandboxes, error) {
-	if e, err := namespace.New(namespace.Options{Dir: dir}); err == nil {
+	e, err := namespace.New(namespace.Options{Dir: dir})
+	if err == nil {
 		return e, nil
 	}
-	e, err := runc.New(runc.Options{Dir: dir})
-	if err != nil {
-		return nil, err
-	}
-	return e, nil
+	return newRunc(dir, err)
 }
-
-// Supported says why this program, as it was built, cannot carry RUN out.
-func Supported() error { return runc.Supported() }
 
 // try makes and drops one empty root filesystem.
 func try(s snapshot.Snapshotter) error {

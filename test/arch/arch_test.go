@@ -73,6 +73,7 @@ var sole = map[string][]string{
 	"github.com/urfave/cli":                                {"cmd/cairn"},
 	"github.com/moby/buildkit/frontend":                    {"pkg/dockerfile"},
 	"github.com/opencontainers/runc":                       {"executor/runc"},
+	"github.com/elastic/go-seccomp-bpf":                    {"executor/namespace"},
 	"github.com/google/go-containerregistry/pkg/v1/remote": {"pkg/registry"},
 	"github.com/google/go-containerregistry/pkg/registry":  {"pkg/registry"},
 	"archive/tar": {"pkg/layer", "pkg/copy", "pkg/export", "pkg/source", "pkg/image", "pkg/builder", "pkg/containers"},
