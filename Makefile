@@ -4,7 +4,9 @@ GO   ?= go
 TAGS := seccomp netgo osusergo
 
 # libcontainer needs cgo and, for its filter, libseccomp; both are linked statically.
-STATIC := -trimpath -tags "$(TAGS)" -ldflags '-s -w -linkmode external -extldflags "-static"'
+# What `cairn version` says: the commit, and the tag before it where there is one. Outside of git it is what the go command knows.
+VERSION := $(if $(wildcard .git),$(shell git describe --tags --always --dirty 2>/dev/null))
+STATIC  := -trimpath -tags "$(TAGS)" -ldflags '-s -w -linkmode external -extldflags "-static" -X main.buildVersion=$(VERSION)'
 
 BUILD_DEPS := ca-certificates file gcc git libc6-dev libseccomp-dev make pkg-config
 DEMO_DEPS  := $(BUILD_DEPS) mmdebstrap uidmap

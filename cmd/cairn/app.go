@@ -54,7 +54,7 @@ Usage:
 Commands:
 {{range .VisibleCommands}}  {{printf "%-10s" .Name}}{{.Usage}}
 {{end}}
-"cairn COMMAND --help" explains a command.
+"cairn COMMAND --help" explains a command. --root and the flags about registries may also stand before it.
 `
 
 const issuesURL = "https://github.com/cairn-build/cairn/issues"
@@ -93,51 +93,78 @@ func (in invocation) app() *cli.App {
 
 // usageError turns what the flag parser says into an error of the command line.
 func usageError(c *cli.Context, err error, _ bool) error {
-	return usagef("%v", err).withHint("see `cairn %s --help`", c.Command.FullName())
+	return usagef("%v", err).withHint("see `%s --help`", called(c.Command))
 }
 
 // arranged is the argument list with the flags of its command put first.
 func (in invocation) arranged(app *cli.App) ([]string, error) {
-	if len(in.args) < 2 {
+	global, words, err := globals(in.args[min(1, len(in.args)):])
+	if err != nil {
+		return nil, err
+	}
+	if len(words) == 0 || slices.Contains([]string{"--help", "-h"}, words[0]) {
 		return []string{"cairn", "--help"}, nil
 	}
-	name, rest := in.args[1], in.args[2:]
-	switch {
-	case name == "--help" || name == "-h" || name == "help" && len(rest) == 0:
-		return []string{"cairn", "--help"}, nil
-	case name == "help":
-		return in.help(app, rest[0])
-	case name == "--version":
-		return []string{"cairn", "version"}, nil
-	case strings.HasPrefix(name, "-"):
-		return nil, usagef("flag %s stands before the command", name).withHint("cairn COMMAND [flags], as in `cairn build -t NAME .`")
-	}
-	cmd := app.Command(name)
-	if cmd == nil {
-		return nil, unknownCommand(app.Commands, name)
-	}
-	path := []string{"cairn", name}
-	if len(cmd.Subcommands) > 0 {
-		if len(rest) == 0 || rest[0] == "--help" || rest[0] == "-h" {
-			return append(path, "--help"), nil
+	switch words[0] {
+	case "help":
+		if words = words[1:]; len(words) == 0 {
+			return []string{"cairn", "--help"}, nil
 		}
-		i := slices.IndexFunc(cmd.Subcommands, func(sub *cli.Command) bool { return sub.HasName(rest[0]) })
+		words = append(slices.Clone(words), "--help")
+	case "--version":
+		words = []string{"version"}
+	}
+	path, commands := "cairn", app.Commands
+	out := []string{path}
+	for {
+		i := slices.IndexFunc(commands, func(c *cli.Command) bool { return c.HasName(words[0]) })
 		if i < 0 {
-			return nil, unknownCommand(cmd.Subcommands, rest[0])
+			return nil, unknownCommand(path, commands, words)
 		}
-		path, cmd = append(path, rest[0]), cmd.Subcommands[i]
-		rest = rest[1:]
+		cmd := commands[i]
+		path, out, commands = called(cmd), append(out, words[0]), cmd.Subcommands
+		more, rest := []string(nil), words[1:]
+		if len(commands) > 0 {
+			more, rest, err = globals(rest)
+		}
+		switch {
+		case err != nil:
+			return nil, err
+		case len(commands) == 0:
+			args, err := arrange(cmd, append(global, rest...), cmd.Name != "run" && cmd.Name != "unshare")
+			return append(out, args...), err
+		case len(rest) == 0 || rest[0] == "--help" || rest[0] == "-h":
+			return append(out, "--help"), nil
+		}
+		global, words = append(global, more...), rest
 	}
-	args, err := arrange(cmd, rest, cmd.Name != "run" && cmd.Name != "unshare")
-	return append(path, args...), err
 }
 
-// help answers `cairn help COMMAND`.
-func (in invocation) help(app *cli.App, name string) ([]string, error) {
-	if app.Command(name) == nil {
-		return nil, unknownCommand(app.Commands, name)
+// globals takes the flags off the front of args that can stand before a command: most commands have them, and take them after their names too.
+func globals(args []string) (flags, rest []string, err error) {
+	all := append(registryFlags(), rootFlag())
+	for len(args) > 0 && strings.HasPrefix(args[0], "--") {
+		name, _, hasValue := strings.Cut(args[0][2:], "=")
+		if !slices.ContainsFunc(all, func(f cli.Flag) bool { return slices.Contains(f.Names(), name) }) {
+			break
+		}
+		n := 2
+		if hasValue {
+			n = 1
+		}
+		if len(args) < n {
+			return nil, nil, usagef("flag needs a value: --%s", name).withHint("see `cairn --help`")
+		}
+		flags, args = append(flags, args[:n]...), args[n:]
 	}
-	return []string{"cairn", name, "--help"}, nil
+	if len(args) == 0 || !strings.HasPrefix(args[0], "-") || slices.Contains([]string{"--help", "-h", "--version"}, args[0]) {
+		return flags, args, nil
+	}
+	hint := "cairn COMMAND [flags], as in `cairn build -t NAME .`"
+	if args[0] == "-v" || args[0] == "-V" {
+		hint = "`cairn version` prints the version"
+	}
+	return nil, nil, usagef("flag %s stands before the command", args[0]).withHint("%s", hint)
 }
 
 // rootFlag is where state lives.
@@ -152,12 +179,18 @@ func registryFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringSliceFlag{Name: "registry-ca", Usage: "trust the certificate authorities in `FILE` (PEM), besides the system's"},
 		&cli.StringSliceFlag{Name: "insecure-registry", Usage: "speak plain HTTP or unverified TLS with `HOST[:PORT]`"},
-		&cli.StringSliceFlag{Name: "registry-mirror", Usage: "ask `[REGISTRY=]MIRROR` first; without REGISTRY for docker.io"},
+		&cli.StringSliceFlag{Name: "registry-mirror", Usage: "`[REGISTRY=]MIRROR` to ask first; without REGISTRY for docker.io"},
 	}
 }
 
-// version is the version of the module that the program was built from.
+// buildVersion is what `make build` knows of the source: the commit, and the tag before it where there is one. The linker sets it.
+var buildVersion string
+
+// version is the version that the program was built from: buildVersion, or else that of the module.
 func version() string {
+	if buildVersion != "" {
+		return buildVersion
+	}
 	info, ok := debug.ReadBuildInfo()
 	if !ok || info.Main.Version == "" {
 		return "(unknown)"

@@ -69,7 +69,7 @@ func (in invocation) loadCommand() *cli.Command {
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "input", Aliases: []string{"i"}, Usage: "read `FILE`", DefaultText: "standard input"},
 			&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "show no progress"},
-			&cli.StringFlag{Name: "progress", Usage: "show progress as `auto|plain|tty|rawjson|quiet`"},
+			&cli.StringFlag{Name: "progress", Usage: "`auto|plain|tty|rawjson|quiet` how progress is shown"},
 			platformFlag(), rootFlag(),
 		},
 		Action: in.load,

@@ -75,7 +75,7 @@ func longFlag(cmd *cli.Command, known map[string]bool, arg string, rest []string
 	case hasValue || bare:
 		return arg, 0, nil
 	case len(rest) == 0:
-		return "", 0, usagef("flag needs a value: --%s", name).withHint("see `cairn %s --help`", cmd.FullName())
+		return "", 0, usagef("flag needs a value: --%s", name).withHint("see `%s --help`", called(cmd))
 	}
 	return arg + "=" + rest[0], 1, nil
 }
@@ -99,7 +99,7 @@ func shortFlags(cmd *cli.Command, known map[string]bool, arg string, rest []stri
 		case after != "":
 			return append(out, "-"+name+"="+strings.TrimPrefix(after, "=")), 0, nil
 		case len(rest) == 0:
-			return nil, 0, usagef("flag needs a value: -%s", name).withHint("see `cairn %s --help`", cmd.FullName())
+			return nil, 0, usagef("flag needs a value: -%s", name).withHint("see `%s --help`", called(cmd))
 		default:
 			return append(out, "-"+name+"="+rest[0]), 1, nil
 		}
@@ -110,55 +110,27 @@ func shortFlags(cmd *cli.Command, known map[string]bool, arg string, rest []stri
 // unknownFlag is the error for a flag that a command does not have, with what was probably meant.
 func unknownFlag(cmd *cli.Command, flag string) error {
 	flag, _, _ = strings.Cut(flag, "=")
-	err := usagef("unknown flag %s for cairn %s", flag, cmd.FullName())
-	if hint, ok := otherBuilders()[flag]; ok && cmd.Name == "build" {
+	err := usagef("unknown flag %s for %s", flag, called(cmd))
+	if hint, ok := otherFlags(cmd.Name)[flag]; ok {
 		return err.withHint("%s", hint)
 	}
 	var names []string
 	for _, f := range cmd.Flags {
 		for _, n := range f.Names() {
 			if len(n) > 1 {
-				names = append(names, "--"+n)
+				names = append(names, n)
 			}
 		}
 	}
-	if hint := suggest.Hint(flag, names); hint != "" {
-		return err.withHint("%s", hint)
+	word := strings.TrimLeft(flag, "-")
+	near := suggest.Nearest(word, names)
+	if slices.Contains(names, word) {
+		near = word // with one hyphen
 	}
-	return err.withHint("see `cairn %s --help`", cmd.FullName())
-}
-
-// otherBuilders says what to write here for flags that people bring along from buildah and kaniko.
-func otherBuilders() map[string]string {
-	const tag = "use --tag NAME --push"
-	return map[string]string{
-		"--destination":     tag,
-		"-d":                tag,
-		"--dockerfile":      "use --file",
-		"--context":         "the context is the argument of cairn build, not a flag",
-		"-c":                "the context is the argument of cairn build, not a flag",
-		"--tls-verify":      "use --insecure-registry HOST, for one registry",
-		"--skip-tls-verify": "use --insecure-registry HOST, for one registry",
-		"--insecure":        "use --insecure-registry HOST, for one registry",
-		"--no-push":         "nothing is pushed without --push",
-		"--tar-path":        "use --output type=docker,dest=FILE",
-		"--digest-file":     "use --metadata-file FILE",
-		"--authfile":        "use `cairn login`, or set DOCKER_CONFIG to a folder with a config.json",
-		"--layers":          "every step makes a layer and is cached; --no-cache turns caching off",
+	if near != "" {
+		return err.withHint("did you mean --%s?", near)
 	}
-}
-
-// unknownCommand is the error for a command that cairn does not have.
-func unknownCommand(commands []*cli.Command, typed string) error {
-	var names []string
-	for _, c := range commands {
-		names = append(names, c.Names()...)
-	}
-	err := usagef("unknown command %q", typed)
-	if best := suggest.Nearest(typed, names); best != "" {
-		return err.withHint("did you mean `cairn %s`?", best)
-	}
-	return err.withHint("see `cairn --help`")
+	return err.withHint("see `%s --help`", called(cmd))
 }
 
 // operands checks the number of a command's operands. names are what the usage line calls them.
@@ -169,8 +141,8 @@ func operands(c *cli.Context, atLeast, atMost int, names string) ([]string, erro
 		if len(args) > 0 {
 			got = fmt.Sprintf("got %d: %s", len(args), strings.Join(args, " "))
 		}
-		return nil, usagef("cairn %s needs %s, %s", c.Command.FullName(), names, got).
-			withHint("usage: cairn %s %s", c.Command.FullName(), c.Command.ArgsUsage)
+		return nil, usagef("%s needs %s, %s", called(c.Command), names, got).
+			withHint("usage: %s %s", called(c.Command), c.Command.ArgsUsage)
 	}
 	return args, nil
 }

@@ -72,7 +72,31 @@ func TestMistypedCommandLines(t *testing.T) {
 		{"biuld .", `unknown command "biuld"`, "did you mean `cairn build`?"},
 		{"frobnicate", `unknown command "frobnicate"`, "cairn --help"},
 		{"-t x build .", "stands before the command", "cairn COMMAND"},
-		{"registry srve", `unknown command "srve"`, "serve"},
+		{"registry srve", `unknown command "srve" of cairn registry`, "`cairn registry serve`"},
+		{"registry serve x", "cairn registry serve needs no arguments", "usage: cairn registry serve [flags]"},
+		{"system df -v", "unknown flag -v for cairn system df", "see `cairn system df --help`"},
+		{"system foo", `unknown command "foo" of cairn system`, "see `cairn system --help`"},
+		{"system chek", `unknown command "chek" of cairn system`, "`cairn system check`"},
+		{"help nope", `unknown command "nope"`, "`cairn --help`"},
+		{"build --foo .", "unknown flag --foo for cairn build", "see `cairn build --help`"},
+		{"build -push .", "unknown flag -push for cairn build", "did you mean --push?"},
+		{"build --memory 1g .", "unknown flag --memory", "--ulimit"},
+		{"build --builder b .", "unknown flag --builder", "leave it out"},
+		{"run -p 80:80 x", "unknown flag -p for cairn run", "the network is this machine's"},
+		{"run --privileged x", "unknown flag --privileged", "rights"},
+		{"kill x", `unknown command "kill"`, "`cairn stop"},
+		{"prune", `unknown command "prune"`, "`cairn system prune`"},
+		{"image ls", `unknown command "image"`, "`cairn images`"},
+		{"image rm x", `unknown command "image"`, "`cairn rmi`"},
+		{"image tag x y", `unknown command "image"`, "`cairn tag`"},
+		{"container ls", `unknown command "container"`, "`cairn ps`"},
+		{"buildx build .", `unknown command "buildx"`, "`cairn build`"},
+		{"rmu x", `unknown command "rmu"`, "did you mean `cairn rm`?"},
+		{"-v", "flag -v stands before the command", "`cairn version`"},
+		{"--root x -v images", "flag -v stands before the command", "`cairn version`"},
+		{"--root", "flag needs a value: --root", "`cairn --help`"},
+		{"--root x imags", `unknown command "imags"`, "did you mean `cairn images`?"},
+		{"--root x version", "unknown flag --root for cairn version", "`cairn version --help`"},
 		{"images x y", "at most one REPOSITORY", "usage: cairn images"},
 		{"push", "needs", "usage: cairn push"},
 		{"build --load .", "no daemon to load", "type=docker"},
@@ -119,11 +143,62 @@ func TestMistypedCommandLines(t *testing.T) {
 
 func TestHelp(t *testing.T) {
 	t.Parallel()
-	for _, args := range []string{"", "--help", "-h", "help", "help build", "build --help", "build . -h", "registry", "registry serve --help", "run --help"} {
+	for _, args := range []string{"", "--help", "-h", "help", "help build", "build --help", "build . -h", "registry", "registry serve --help", "run --help",
+		"--root x", "--root x --help", "--root=x help build", "system --root x", "help system df"} {
 		var out, diag strings.Builder
 		code := execute(invocation{args: append([]string{"cairn"}, strings.Fields(args)...), env: environment{}, stdout: &out, stderr: &diag})
 		if code != 0 || !strings.Contains(out.String(), "cairn") || diag.Len() > 0 {
 			t.Errorf("cairn %s: code %d, stdout %q, stderr %q", args, code, out.String(), diag.String())
+		}
+	}
+}
+
+// TestHelpOfCommands: every help text begins with how the command is called, once, and says no long placeholder twice.
+func TestHelpOfCommands(t *testing.T) {
+	t.Parallel()
+	var visit func(path string, commands []*cli.Command)
+	visit = func(path string, commands []*cli.Command) {
+		for _, c := range commands {
+			name := path + " " + c.Name
+			var out, diag strings.Builder
+			code := execute(invocation{args: append(strings.Fields(name), "--help"), env: environment{}, stdout: &out, stderr: &diag})
+			usage := "\nUsage:\n  " + name
+			if len(c.Subcommands) > 0 {
+				usage += " COMMAND\n"
+			}
+			if code != 0 || !strings.HasPrefix(out.String(), name+": ") || !strings.Contains(out.String(), usage) {
+				t.Errorf("%s --help: code %d\n%s%s", name, code, out.String(), diag.String())
+			}
+			for _, f := range c.Flags {
+				usage := f.(cli.DocGenerationFlag).GetUsage()
+				if _, rest, ok := strings.Cut(usage, "`"); ok {
+					if value, _, _ := strings.Cut(rest, "`"); len(value) > 14 && strings.Count(flagHelp(f), value) != 1 {
+						t.Errorf("%s: a long placeholder is said twice:\n%s", name, flagHelp(f))
+					}
+				}
+			}
+			visit(name, c.Subcommands)
+		}
+	}
+	visit("cairn", invocation{}.app().Commands)
+}
+
+// TestGlobalFlags: --root and the flags about registries may stand before the command, and the last one counts.
+func TestGlobalFlags(t *testing.T) {
+	t.Parallel()
+	for in, want := range map[string]string{
+		"--root x images -q":              "cairn images --root=x -q --",
+		"--root=x images --root y":        "cairn images --root=x --root=y --",
+		"--registry-ca f --root x run i":  "cairn run --registry-ca=f --root=x -- i",
+		"--root x system df":              "cairn system df --root=x --",
+		"system --root x df --format f":   "cairn system df --root=x --format=f --",
+		"--root a system --root b df":     "cairn system df --root=a --root=b --",
+		"--insecure-registry h:1 build .": "cairn build --insecure-registry=h:1 -- .",
+	} {
+		in := invocation{args: append([]string{"cairn"}, strings.Fields(in)...)}
+		got, err := in.arranged(in.app())
+		if err != nil || strings.Join(got, " ") != want {
+			t.Errorf("%q: %q, %v; want %q", in.args, got, err, want)
 		}
 	}
 }

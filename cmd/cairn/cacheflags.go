@@ -12,13 +12,13 @@ import (
 // cacheFlags are the flags that say where the records of the cache come from and go to.
 func cacheFlags() []cli.Flag {
 	return []cli.Flag{
-		&cli.StringSliceFlag{Name: "cache-from", Usage: "look for steps in `REF|type=registry,ref=REF|type=local,src=DIR` too; may be repeated, in order"},
+		&cli.StringSliceFlag{Name: "cache-from", Usage: "`REF|type=registry,ref=REF|type=local,src=DIR` where to look for steps too; may be repeated, in order"},
 		&cli.StringSliceFlag{Name: "cache-to",
-			Usage: "export the steps to `type=registry,ref=REF[,mode=max]|type=inline|type=local,dest=DIR[,mode=max]`; may be repeated"},
+			Usage: "`type=registry,ref=REF[,mode=max]|type=inline|type=local,dest=DIR[,mode=max]` where steps are exported to; may be repeated"},
 		&cli.StringSliceFlag{Name: "cache-mounts-from",
-			Usage: "fill new directories of RUN --mount=type=cache from `type=registry,ref=REF|type=local,src=DIR[,id=ID]`"},
+			Usage: "`type=registry,ref=REF|type=local,src=DIR[,id=ID]` what new directories of RUN --mount=type=cache are filled from"},
 		&cli.StringSliceFlag{Name: "cache-mounts-to",
-			Usage: "export the directories of RUN --mount=type=cache to `type=registry,ref=REF|type=local,dest=DIR[,id=ID]`"},
+			Usage: "`type=registry,ref=REF|type=local,dest=DIR[,id=ID]` where the directories of RUN --mount=type=cache are exported to"},
 		&cli.BoolFlag{Name: "explain", Usage: "say of every step whether it was cached, and of a miss what changed"},
 		&cli.GenericFlag{Name: "expect-cached", Value: &stageList{}, Usage: "fail when a step of `[=STAGE,...]`, or of any stage, is not cached"},
 	}

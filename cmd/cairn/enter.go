@@ -22,7 +22,7 @@ func enter(i ladder.Isolation) (done bool, err error) {
 
 // isolationFlag says how RUN is carried out.
 func isolationFlag() cli.Flag {
-	return &cli.StringFlag{Name: "isolation", Usage: "carry RUN out by `auto|userns|userns-single|chroot|ptrace`; auto is the best that works here"}
+	return &cli.StringFlag{Name: "isolation", Usage: "`auto|userns|userns-single|chroot|ptrace` how RUN is carried out; auto is the best that works here"}
 }
 
 // isolation reads isolationFlag.

@@ -14,6 +14,7 @@ const helpColumn = 32
 func setHelp(commands []*cli.Command, path string) {
 	for _, c := range commands {
 		setHelp(c.Subcommands, path+" "+c.Name)
+		c.UsageText = path + " " + c.Name // see called
 		c.CustomHelpTemplate = strings.ReplaceAll(helpText(c, path+" "+c.Name), "{{", `{{"{{"}}`)
 	}
 }
@@ -46,7 +47,7 @@ func helpText(c *cli.Command, name string) string {
 	return b.String()
 }
 
-// flagHelp is the help of one flag. In its usage, what stands in backquotes is its value.
+// flagHelp is the help of one flag. In its usage, what stands in backquotes is its value; where the usage begins with it, it is not said again.
 func flagHelp(f cli.Flag) string {
 	var short, long string
 	for _, n := range f.Names() {
@@ -66,7 +67,9 @@ func flagHelp(f cli.Flag) string {
 	if before, rest, ok := strings.Cut(usage, "`"); ok {
 		var after string
 		value, after, _ = strings.Cut(rest, "`")
-		usage = before + value + after
+		if usage = before + value + after; before == "" {
+			usage = strings.TrimSpace(after)
+		}
 		if !strings.HasPrefix(value, "[=") {
 			value = " " + value
 		}

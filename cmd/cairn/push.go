@@ -26,7 +26,7 @@ func (in invocation) pushCommand() *cli.Command {
 func (in invocation) pullCommand() *cli.Command {
 	return &cli.Command{
 		Name: "pull", Usage: "pull an image into the local store", ArgsUsage: "[flags] NAME",
-		Flags:  append(transferFlags(), &cli.StringFlag{Name: "platform", Usage: "pull the image for `OS/ARCH[/VARIANT]`"}),
+		Flags:  append(transferFlags(), &cli.StringFlag{Name: "platform", Usage: "`OS/ARCH[/VARIANT]` which image of several to pull"}),
 		Action: in.pull,
 	}
 }
@@ -34,7 +34,7 @@ func (in invocation) pullCommand() *cli.Command {
 func transferFlags() []cli.Flag {
 	return append(registryFlags(), rootFlag(),
 		&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "show no progress"},
-		&cli.StringFlag{Name: "progress", Usage: "show progress as `auto|plain|tty|rawjson|quiet`"})
+		&cli.StringFlag{Name: "progress", Usage: "`auto|plain|tty|rawjson|quiet` how progress is shown"})
 }
 
 func (in invocation) push(c *cli.Context) (err error) {

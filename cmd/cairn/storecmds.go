@@ -39,7 +39,7 @@ func noSuchImage(ref string, err error) error {
 
 // platformFlag chooses one image of several platforms.
 func platformFlag() cli.Flag {
-	return &cli.StringFlag{Name: "platform", Usage: "take the image for `OS/ARCH[/VARIANT]`"}
+	return &cli.StringFlag{Name: "platform", Usage: "`OS/ARCH[/VARIANT]` which image of several is meant"}
 }
 
 // onePlatform reads platformFlag; nil is none given.

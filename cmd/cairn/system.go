@@ -17,7 +17,7 @@ import (
 
 func (in invocation) systemCommand() *cli.Command {
 	return &cli.Command{
-		Name: "system", Usage: "look after the local store", ArgsUsage: "COMMAND [flags]",
+		Name: "system", Usage: "look after the local store",
 		Subcommands: []*cli.Command{
 			{
 				Name: "df", Usage: "show what the local store takes up", ArgsUsage: "[flags]",

@@ -9,20 +9,25 @@ import (
 )
 
 // Nearest returns the option that word was probably meant to be, "" where none is near: one that differs by fewer than three letters
-// and not in all of them, or that begins with word. Of options that differ by as much, one of the same letters is nearer (they were swapped), then
-// the first. A word that is an option was not misspelled.
+// and has more than half of its letters in common with word, or that begins with word. Of options that differ by as much, one of the same letters is
+// nearer (they were swapped), then the first. A word that is an option was not misspelled.
 func Nearest(word string, options []string) string {
 	best, least := "", 2*min(3, len(word))
+	letters := sorted(word)
 	for _, o := range options {
 		if o == word {
 			return ""
 		}
 		// Twice the letters that differ, and one more where they are not only swapped.
 		d := 2 * levenshtein.Distance(word, o, nil)
-		if len(word) >= 3 && strings.HasPrefix(o, word) {
+		others := sorted(o)
+		switch {
+		case len(word) >= 3 && strings.HasPrefix(o, word):
 			d = 2
+		case 2*inCommon(letters, others) <= max(len(letters), len(others)):
+			continue // kill is not pull
 		}
-		if sorted(word) != sorted(o) {
+		if !slices.Equal(letters, others) {
 			d++
 		}
 		if d < least {
@@ -48,8 +53,24 @@ func Remark(word string, options []string) string {
 	return ""
 }
 
-func sorted(s string) string {
+// sorted are the letters of a word, in their order.
+func sorted(s string) []rune {
 	r := []rune(s)
 	slices.Sort(r)
-	return string(r)
+	return r
+}
+
+// inCommon counts the letters that two sorted words share.
+func inCommon(a, b []rune) (n int) {
+	for len(a) > 0 && len(b) > 0 {
+		switch {
+		case a[0] < b[0]:
+			a = a[1:]
+		case a[0] > b[0]:
+			b = b[1:]
+		default:
+			a, b, n = a[1:], b[1:], n+1
+		}
+	}
+	return n
 }

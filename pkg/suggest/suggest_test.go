@@ -20,6 +20,9 @@ func TestNearest(t *testing.T) {
 		{"xyzzy", "", []string{"from", "link"}},
 		{"", "", []string{"a", "ab"}},
 		{"grün", "gründ", []string{"gründ"}},
+		{"kill", "", []string{"pull", "build"}},
+		{"foo", "", []string{"root"}},
+		{"biuld", "build", []string{"pull", "build"}},
 	} {
 		if got := Nearest(c.word, c.options); got != c.want {
 			t.Errorf("Nearest(%q, %q) = %q, want %q", c.word, c.options, got, c.want)
