@@ -102,7 +102,7 @@ func (h *host) send(ctx context.Context, rt call, auth string) (*http.Response, 
 	if rt.method != http.MethodGet && rt.method != http.MethodHead {
 		idle *= 5
 	}
-	ctx, dog := watch(ctx, idle)
+	ctx, dog := h.c.watch(ctx, idle)
 	var body io.Reader
 	if rt.body != nil {
 		body = &fed{r: rt.body, dog: dog}
@@ -160,7 +160,7 @@ func (h *host) authorize(ctx context.Context, rt call, renew bool) (string, erro
 	}
 	if h.pingResult.Load() == nil {
 		p := &pinned{inner: h.c.hop, host: h.addr}
-		ctx, dog := watch(ctx, h.c.opts.IdleTimeout)
+		ctx, dog := h.c.watch(ctx, h.c.opts.IdleTimeout)
 		defer dog.stop()
 		ch, err := transport.Ping(ctx, h.reg, p)
 		if err != nil {
@@ -215,7 +215,7 @@ func (h *host) bearer(ctx context.Context, rt call, auth *authn.AuthConfig, rene
 			h.foreignRealm.Store(&foreign)
 		}
 	}
-	ctx, dog := watch(ctx, h.c.opts.IdleTimeout)
+	ctx, dog := h.c.watch(ctx, h.c.opts.IdleTimeout)
 	defer dog.stop()
 	p := &pinned{inner: h.c.hop, host: realm.Host}
 	t, err := transport.Exchange(ctx, h.reg, from, p, rt.scopes, ch)

@@ -14,7 +14,6 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -65,13 +64,16 @@ type fake struct {
 	mu      sync.Mutex
 	fault   func(w http.ResponseWriter, r *http.Request) bool
 	log     []string
+	bark    func()        // what the clients' watchdogs hear while the registry is silent
+	gone    chan struct{} // closed at the end of the test
 }
 
 func newFake(t *testing.T) *fake {
-	f := &fake{t: t, handler: ggcr.New(ggcr.Logger(log.New(io.Discard, "", 0)))}
+	f := &fake{t: t, handler: ggcr.New(ggcr.Logger(log.New(io.Discard, "", 0))), gone: make(chan struct{})}
 	f.Server = httptest.NewServer(f)
 	f.Config.ErrorLog = log.New(io.Discard, "", 0)
 	t.Cleanup(f.Close)
+	t.Cleanup(func() { close(f.gone) })
 	return f
 }
 
@@ -85,6 +87,11 @@ func (f *fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if fault != nil && fault(w, r) {
 		return
 	}
+	f.serve(w, r)
+}
+
+// serve answers as a registry in good health.
+func (f *fake) serve(w http.ResponseWriter, r *http.Request) {
 	if f.auth {
 		if r.URL.Path == "/token" {
 			_ = json.NewEncoder(w).Encode(map[string]any{"token": "tok", "expires_in": 300})
@@ -214,7 +221,7 @@ func hijack(w http.ResponseWriter, reset bool, send string) bool {
 // relay answers as the registry would, with the body changed.
 func (f *fake) relay(w http.ResponseWriter, r *http.Request, change func(status int, body []byte) []byte) bool {
 	rec := httptest.NewRecorder()
-	f.handler.ServeHTTP(rec, r)
+	f.serve(rec, r)
 	body := change(rec.Code, rec.Body.Bytes())
 	for k, v := range rec.Header() {
 		w.Header()[k] = v
@@ -223,167 +230,6 @@ func (f *fake) relay(w http.ResponseWriter, r *http.Request, change func(status 
 	w.WriteHeader(rec.Code)
 	_, _ = w.Write(body)
 	return true
-}
-
-// phases are the requests of a push and a pull, by what they look like.
-var phases = []struct {
-	name  string
-	push  bool
-	match func(r *http.Request) bool
-}{
-	{"ping", false, func(r *http.Request) bool { return r.URL.Path == "/v2/" }},
-	{"token", false, func(r *http.Request) bool { return r.URL.Path == "/token" }},
-	{"get manifest", false, func(r *http.Request) bool {
-		return r.Method == "GET" && strings.Contains(r.URL.Path, "/manifests/latest")
-	}},
-	{"get blob", false, func(r *http.Request) bool {
-		return r.Method == "GET" && strings.Contains(r.URL.Path, "/blobs/sha256:")
-	}},
-	{"head blob", true, func(r *http.Request) bool { return r.Method == "HEAD" && strings.Contains(r.URL.Path, "/blobs/") }},
-	{"start upload", true, func(r *http.Request) bool { return r.Method == "POST" }},
-	{"put blob", true, func(r *http.Request) bool { return r.Method == "PUT" && strings.Contains(r.URL.Path, "/uploads/") }},
-	{"put manifest", true, func(r *http.Request) bool { return r.Method == "PUT" && strings.Contains(r.URL.Path, "/manifests/") }},
-}
-
-// badly are the ways to misbehave that another attempt can get over.
-func (f *fake) badly() map[string]func(w http.ResponseWriter, r *http.Request) bool {
-	status := func(code int, h ...string) func(w http.ResponseWriter, r *http.Request) bool {
-		return func(w http.ResponseWriter, r *http.Request) bool {
-			for i := 0; i+1 < len(h); i += 2 {
-				w.Header().Set(h[i], h[i+1])
-			}
-			w.WriteHeader(code)
-			_, _ = io.WriteString(w, `{"errors":[{"code":"SICK","message":"not\u001b[31m well\nat all"}]}`)
-			return true
-		}
-	}
-	return map[string]func(w http.ResponseWriter, r *http.Request) bool{
-		"408":            status(408),
-		"429":            status(429),
-		"429 wait 7":     status(429, "Retry-After", "7"),
-		"500":            status(500),
-		"502":            status(502),
-		"503 until":      status(503, "Retry-After", time.Unix(1700000009, 0).UTC().Format(http.TimeFormat)),
-		"504":            status(504),
-		"reset":          func(w http.ResponseWriter, _ *http.Request) bool { return hijack(w, true, "") },
-		"closed":         func(w http.ResponseWriter, _ *http.Request) bool { return hijack(w, false, "") },
-		"answer lost":    func(w http.ResponseWriter, r *http.Request) bool { return f.lost(w, r) },
-		"half an answer": func(w http.ResponseWriter, r *http.Request) bool { return f.half(w, r) },
-	}
-}
-
-// lost lets the registry do the work and drops its answer.
-func (f *fake) lost(w http.ResponseWriter, r *http.Request) bool {
-	f.handler.ServeHTTP(httptest.NewRecorder(), r)
-	return hijack(w, true, "")
-}
-
-// half sends a part of what the registry would.
-func (f *fake) half(w http.ResponseWriter, r *http.Request) bool {
-	rec := httptest.NewRecorder()
-	f.handler.ServeHTTP(rec, r)
-	if rec.Body.Len() < 2 {
-		return hijack(w, true, "HTTP/1.1 200 OK\r\nContent-Le")
-	}
-	var head bytes.Buffer
-	fmt.Fprintf(&head, "HTTP/1.1 %d OK\r\n", rec.Code)
-	rec.Header().Set("Content-Length", fmt.Sprint(rec.Body.Len()))
-	_ = rec.Header().Write(&head)
-	return hijack(w, true, head.String()+"\r\n"+rec.Body.String()[:rec.Body.Len()/2])
-}
-
-// TestFaults lets every request of a push and a pull fail in every way, once and always.
-func TestFaults(t *testing.T) {
-	img := newImage(300_000)
-	for _, ph := range phases {
-		for name := range newFake(t).badly() {
-			for _, always := range []bool{false, true} {
-				t.Run(fmt.Sprintf("%s/%s/always=%t", ph.name, name, always), func(t *testing.T) {
-					t.Parallel()
-					f := newFake(t)
-					f.auth = true
-					repo := f.host() + "/some/thing"
-					ctx := t.Context()
-					if !ph.push {
-						if err := push(ctx, newClient(t, registry.Options{}), repo, "latest", img); err != nil {
-							t.Fatal(err)
-						}
-					}
-					bad := f.badly()[name]
-					var hits atomic.Int32
-					f.setFault(func(w http.ResponseWriter, r *http.Request) bool {
-						if !ph.match(r) || hits.Add(1) > 1 && !always {
-							return false
-						}
-						return bad(w, r)
-					})
-					clock := &fakeClock{now: time.Unix(1700000000, 0)}
-					c := newClient(t, registry.Options{Clock: clock})
-					var err error
-					if ph.push {
-						err = push(ctx, c, repo, "latest", img)
-					} else {
-						err = pull(ctx, c, repo, "latest", img)
-					}
-					checkFault(t, faultOutcome{err, clock, always, name, hits.Load()})
-					if !always {
-						f.setFault(nil)
-						if err := pull(ctx, newClient(t, registry.Options{}), repo, "latest", img); err != nil {
-							t.Errorf("pulling what was pushed: %v", err)
-						}
-					}
-				})
-			}
-		}
-	}
-}
-
-type faultOutcome struct {
-	err    error
-	clock  *fakeClock
-	always bool
-	fault  string
-	hits   int32
-}
-
-func checkFault(t *testing.T, o faultOutcome) {
-	t.Helper()
-	if o.hits == 0 {
-		t.Fatal("the fault did not happen")
-	}
-	if !o.always {
-		if o.err != nil {
-			t.Fatalf("one fault was not got over: %v", o.err)
-		}
-		switch o.fault {
-		case "429 wait 7":
-			if o.clock.total() != 7*time.Second {
-				t.Errorf("waited %v, the registry asked for 7s", o.clock.slept)
-			}
-		case "503 until":
-			if o.clock.total() != 9*time.Second {
-				t.Errorf("waited %v, the registry asked for 9s", o.clock.slept)
-			}
-		}
-		return
-	}
-	// A lost answer to an upload, or half of one to what has nothing to say, is got over every time, because the blob is there.
-	if o.err == nil {
-		if o.fault == "answer lost" || o.fault == "half an answer" {
-			return
-		}
-		t.Fatal("no error although it never worked")
-	}
-	if e := new(registry.Error); !errors.As(o.err, &e) {
-		t.Errorf("%T is no *registry.Error: %v", o.err, o.err)
-	}
-	msg := o.err.Error()
-	if strings.ContainsAny(msg, "\n\x1b") || !strings.Contains(msg, "/some/thing") || len(msg) > 600 {
-		t.Errorf("not a good error: %q", msg)
-	}
-	if o.clock.total() > time.Minute {
-		t.Errorf("waited %v", o.clock.total())
-	}
 }
 
 // TestAttempts counts the requests of a failure that lasts.

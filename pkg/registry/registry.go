@@ -88,6 +88,8 @@ type Client struct {
 	uploading map[string]*flight
 	// monolithic is the constant of that name; smaller in tests.
 	monolithic int64
+	// newTimer makes the timers of watchdogs; tests have their own.
+	newTimer func(time.Duration, func()) timer
 }
 
 // New makes a client. Nothing is contacted; files of certificates are read, those of credentials only when they are needed.
@@ -102,6 +104,7 @@ func New(opts Options) (*Client, error) {
 		hosts:      map[string]*host{},
 		uploading:  map[string]*flight{},
 		monolithic: monolithic,
+		newTimer:   newTimer,
 	}
 	for _, h := range append(append([]string{}, opts.InsecureHosts...), opts.AllowHosts...) {
 		if !validHost(h) {

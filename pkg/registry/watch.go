@@ -11,20 +11,28 @@ var errIdle = errors.New("nothing came for too long")
 
 // watchdog cancels a request on which nothing has moved for a while.
 type watchdog struct {
-	timer  *time.Timer
+	timer  timer
 	idle   time.Duration
 	cancel context.CancelCauseFunc
 	cause  func() error
 }
 
+// timer is what a watchdog needs of a *time.Timer.
+type timer interface {
+	Reset(time.Duration) bool
+	Stop() bool
+}
+
+func newTimer(d time.Duration, f func()) timer { return time.AfterFunc(d, f) }
+
 // watch starts a watchdog. stop must be called in the end.
-func watch(ctx context.Context, idle time.Duration) (context.Context, *watchdog) {
+func (c *Client) watch(ctx context.Context, idle time.Duration) (context.Context, *watchdog) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	return ctx, &watchdog{
 		idle:   idle,
 		cancel: cancel,
 		cause:  func() error { return context.Cause(ctx) },
-		timer:  time.AfterFunc(idle, func() { cancel(errIdle) }),
+		timer:  c.newTimer(idle, func() { cancel(errIdle) }),
 	}
 }
 
