@@ -41,6 +41,12 @@ func copyRows() []row {
 		{name: "modes", file: "FROM scratch\nCOPY . /\n", files: map[string]string{"x:0755": "1", "s:0600": "2"},
 			setup: script("mkdir t; chmod 1777 t; touch u; chmod 4750 u"),
 			want:  []check{mode("/x", 0o755), mode("/s", 0o600), mode("/t", 0o1777), mode("/u", 0o4750)}},
+		{name: "modes with setuid and setgid and sticky", file: "FROM {base} AS s\nCOPY --chown=5:6 . /a/\nADD . /b/\nRUN chmod 6755 /bin/busybox; " +
+			"mkdir -p -m 2775 /d/k; touch /d/f; chmod 1644 /d/f\nFROM scratch\nCOPY --from=s /a /a\nCOPY --from=s --chown=7:8 /a /c\n" +
+			"COPY --from=s /b /b\nCOPY --from=s /d /d\nCOPY --from=s /bin/busybox /x\n",
+			setup: script("touch u g t; chmod 4755 u; chmod 2750 g; chmod 1644 t"),
+			want: []check{mode("/a/u", 0o4755), mode("/a/g", 0o2750), mode("/a/t", 0o1644), owner("/a/u", "5:6"), mode("/b/u", 0o4755),
+				mode("/c/u", 0o4755), mode("/c/g", 0o2750), owner("/c/u", "7:8"), mode("/d", 0o755), mode("/d/k", 0o2775), mode("/d/f", 0o1644), mode("/x", 0o6755)}},
 		{name: "owners of the context are not kept", file: "FROM scratch\nCOPY a /\n", files: files,
 			setup: script("chown 5:6 a"), want: []check{owner("/a", "0:0")}},
 		{name: "symlinks are copied as they are", file: "FROM scratch\nCOPY d /o\n", files: files,
@@ -69,6 +75,9 @@ func copyRows() []row {
 				"RUN mkdir /d; echo 1 > /d/f; chown 5:6 /d/f; chmod 640 /d/f; touch -d @1000000000 /d/f\nFROM scratch\n" +
 				"COPY --from=s /d /o\n",
 			want: []check{owner("/o/f", "5:6"), mode("/o/f", 0o640), changed("/o/f", 1000000000)}},
+		{name: "from a stage without what was removed there", file: "FROM {base} AS s\nRUN mkdir -p /d/e /d/o; touch /d/a /d/b /d/e/c /d/o/old\n" +
+			"RUN rm -r /d/a /d/e /d/o; mkdir /d/o; touch /d/o/new\nFROM scratch\nCOPY --from=s /d /r\n",
+			want: []check{has("/r/b", ""), has("/r/o/new", ""), lacks("/r/a", "/r/e", "/r/e/c", "/r/o/old", "/r/.wh.a", "/r/o/.wh..wh..opq")}},
 		{name: "from a stage keeps hard links and capabilities",
 			file: "FROM scratch AS s\nADD caps.tar /\nFROM scratch\nCOPY --from=s /d /o\n",
 			setup: script("mkdir -p s/d; echo x > s/d/h; ln s/d/h s/d/i; cp s/d/h s/d/c; setcap cap_net_bind_service+ep " +

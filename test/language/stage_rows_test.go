@@ -17,6 +17,11 @@ func total(n int) check {
 	}
 }
 
+// meets waits for a file in the cache mount /c, which another stage makes.
+func meets(name string) string {
+	return "for i in $(seq 600); do [ -e /c/" + name + " ] && echo met && break; sleep 0.1; done"
+}
+
 func fromRows() []row {
 	return []row{
 		{name: "image", file: "FROM {base}\n",
@@ -74,6 +79,10 @@ func stageTables() []table {
 				file: "FROM {base} AS broken\nRUN exit 7\nFROM scratch AS other\nCOPY --from=broken / /\nFROM scratch\n" +
 					"COPY <<E /a\nE\n",
 				want: []check{total(1)}, hides: []string{"exit 7"}},
+			{name: "stages that need nothing of each other are built at once", file: "FROM {base} AS a\n" +
+				"RUN --mount=type=cache,id={dir},target=/c touch /c/a; " + meets("b") + " > /o\nFROM {base} AS b\n" +
+				"RUN --mount=type=cache,id={dir},target=/c touch /c/b; " + meets("a") + " > /o\n" +
+				"FROM scratch\nCOPY --from=a /o /a\nCOPY --from=b /o /b\n", want: []check{has("/a", "met\n"), has("/b", "met\n")}},
 			{name: "--target by name",
 				file: "FROM scratch AS a\nENV n=a\nFROM scratch AS b\nENV n=b\nLABEL n=$n\nFROM scratch\nRUN nope\n",
 				args: []string{"--target", "B"}, want: []check{label("n", "b")}},
