@@ -29,8 +29,7 @@ type Files struct {
 
 	mu      sync.Mutex
 	entries map[string]fileEntry
-	// used are the paths that were found or added since; dirty is set when there is something to save.
-	used  map[string]bool
+	// dirty is set when there is something to save.
 	dirty bool
 }
 
@@ -44,6 +43,8 @@ type fileEntry struct {
 	stat fileStat
 	sum  [32]byte
 	idle uint64
+	// used says that the path was found or added since the memory was opened.
+	used bool
 }
 
 // fileStat is what must be equal for a file to be taken for unchanged. The times are in nanoseconds. ctime cannot be set by a program, so that
@@ -55,7 +56,7 @@ type fileStat struct {
 
 // Files opens the memory of the files below a directory, which is named by its absolute path. One that is missing or damaged is empty.
 func (c *Cache) Files(root string) (*Files, error) {
-	f := &Files{cache: c, root: root, opened: time.Now(), entries: map[string]fileEntry{}, used: map[string]bool{}}
+	f := &Files{cache: c, root: root, opened: time.Now(), entries: map[string]fileEntry{}}
 	data, err := c.store.Record(filesBucket, root)
 	if errors.Is(err, fs.ErrNotExist) {
 		return f, nil
@@ -90,7 +91,10 @@ func (f *Files) Digest(path string, fi fs.FileInfo) (digest.Digest, bool) {
 	if !ok || e.stat != st {
 		return "", false
 	}
-	f.used[path] = true
+	if !e.used {
+		e.used = true
+		f.entries[path] = e
+	}
 	return digest.NewDigestFromBytes(digest.SHA256, e.sum[:]), true
 }
 
@@ -105,18 +109,16 @@ func (f *Files) Put(path string, fi fs.FileInfo, d digest.Digest) {
 	if st.mtime >= limit || st.ctime >= limit {
 		return
 	}
-	e := fileEntry{stat: st}
+	e := fileEntry{stat: st, used: true}
 	if _, err := hex.Decode(e.sum[:], []byte(d.Encoded())); err != nil {
 		return
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.used[path] = true
-	if old, ok := f.entries[path]; ok && old.stat == e.stat && old.sum == e.sum {
-		return
-	}
+	old, ok := f.entries[path]
+	f.dirty = f.dirty || !ok || old.stat != e.stat || old.sum != e.sum
+	e.idle = old.idle
 	f.entries[path] = e
-	f.dirty = true
 }
 
 // Save keeps what was added, in one record. Without anything new it writes nothing. Files that no build has asked for in a while are
@@ -129,7 +131,7 @@ func (f *Files) Save() error {
 	}
 	for path, e := range f.entries {
 		e.idle++
-		if f.used[path] {
+		if e.used {
 			e.idle = 0
 		}
 		f.entries[path] = e

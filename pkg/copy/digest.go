@@ -67,7 +67,30 @@ func Inventory(ctx context.Context, r Request) (digest.Digest, func() []File, er
 			return "", nil, err
 		}
 	}
-	return d.Digest(), func() []File { return filesOf(recs) }, nil
+	files := func() []File { return filesOf(recs) }
+	if len(recs) > keptRecords {
+		files = func() []File { return r.filesAgain(ctx, own, md) }
+	}
+	return d.Digest(), files, nil
+}
+
+// keptRecords is how many records are kept in memory, each of which takes some 250 bytes, while the layer is written. More are made again, of the
+// digests that trees remember.
+const keptRecords = 50_000
+
+func (r Request) filesAgain(ctx context.Context, own *owner, md mode) []File {
+	recs, err := r.records(ctx)
+	if err == nil {
+		err = digestFiles(ctx, recs)
+	}
+	if err != nil {
+		return nil // the build has ended; it is only about explanations
+	}
+	for i := range recs {
+		own.apply(&recs[i].entry)
+		md.apply(&recs[i].entry)
+	}
+	return filesOf(recs)
 }
 
 func filesOf(recs []record) []File {

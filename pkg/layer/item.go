@@ -20,6 +20,7 @@ func WriteAll(w *Writer, items []Item) error {
 		order[i] = &items[i]
 	}
 	slices.SortStableFunc(order, func(a, b *Item) int { return compare(a.Path, b.Path) })
+	w.entries = slices.Grow(w.entries, len(order))
 	for i, it := range order {
 		if i+1 < len(order) && order[i+1].Path == it.Path {
 			continue

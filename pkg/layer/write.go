@@ -135,7 +135,10 @@ func (w *Writer) add(e Entry, content io.Reader) error {
 		if e.Digest != "" && e.Digest.Algorithm() == digest.SHA256 && e.Digest != sum {
 			return fmt.Errorf("content has digest %s, not %s: it changed meanwhile", sum, e.Digest)
 		}
-		if e.Digest = sum; kept != nil {
+		if e.Digest == "" {
+			e.Digest = sum // else the string there is kept: the tree it comes from has it too
+		}
+		if kept != nil {
 			w.names[e.Path] = kept
 		}
 	}

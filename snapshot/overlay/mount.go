@@ -184,8 +184,9 @@ func (d *descriptors) open(path string) (string, error) {
 	return "/proc/self/fd/" + strconv.Itoa(fd), nil
 }
 
-func (d descriptors) close() {
-	for _, fd := range d {
+// close closes them all. It must see those that were opened after it was deferred.
+func (d *descriptors) close() {
+	for _, fd := range *d {
 		unix.Close(fd)
 	}
 }

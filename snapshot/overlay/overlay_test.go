@@ -248,6 +248,47 @@ func TestClamp(t *testing.T) {
 // holdVar makes this process of the test binary open a writable layer in the store of that name, say so, and wait to be killed.
 const holdVar = "CAIRN_OVERLAY_TEST_HOLD"
 
+// TestDescriptors has every mount give back the descriptors by which it named its layers: a build of some hundred steps would run out of them.
+func TestDescriptors(t *testing.T) {
+	inside(t)
+	st, err := store.Open(filepath.Join(t.TempDir(), "store"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer st.Close()
+	s := newSnapshotter(t, st, storeBlob(st))
+	mount := func() {
+		t.Helper()
+		ro, err := s.Open(t.Context(), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		rw, err := ro.NewRWLayer()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(rw.Release(), ro.Release()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	open := func() int {
+		t.Helper()
+		fds, err := os.ReadDir("/proc/self/fd")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(fds)
+	}
+	mount()
+	before := open()
+	for range 10 {
+		mount()
+	}
+	if after := open(); after != before {
+		t.Errorf("%d descriptors are open after ten mounts, %d before", after, before)
+	}
+}
+
 func TestMain(m *testing.M) {
 	if root := os.Getenv(holdVar); root != "" {
 		fmt.Println(hold(root))
