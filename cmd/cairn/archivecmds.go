@@ -47,7 +47,7 @@ func (in invocation) save(c *cli.Context) error {
 		if file != "" {
 			return export.ReplaceFile(file, fill)
 		}
-		b := bufio.NewWriterSize(in.stdout, 1<<20)
+		b := bufio.NewWriterSize(stoppableOut(ctx, in.stdout), 1<<20)
 		if err := fill(b); err != nil {
 			return err
 		}
@@ -88,7 +88,7 @@ func (in invocation) load(c *cli.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	from, err := in.openInput(c.String("input"))
+	from, err := in.openInput(c.Context, c.String("input"))
 	if err != nil {
 		return err
 	}
@@ -113,7 +113,7 @@ func (in invocation) load(c *cli.Context) (err error) {
 }
 
 // openInput opens an archive; a terminal is none.
-func (in invocation) openInput(file string) (io.ReadCloser, error) {
+func (in invocation) openInput(ctx context.Context, file string) (io.ReadCloser, error) {
 	if file != "" {
 		f, err := os.Open(file)
 		if err != nil {
@@ -124,10 +124,10 @@ func (in invocation) openInput(file string) (io.ReadCloser, error) {
 	if onTerminal(in.stdin) {
 		return nil, usagef("the standard input is a terminal, not an archive").withHint("give --input FILE, or redirect the standard input")
 	}
-	if f, ok := in.stdin.(*os.File); ok {
-		return f, nil // so that a regular file need not be copied
+	if f, ok := in.stdin.(*os.File); ok && regular(f) {
+		return f, nil // so that it need not be copied
 	}
-	return io.NopCloser(in.stdin), nil
+	return io.NopCloser(stoppableIn(ctx, in.stdin)), nil
 }
 
 // loadMessages turns what Load says into lines and progress. Its context is that of the one Load it lives for.

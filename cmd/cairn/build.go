@@ -36,6 +36,8 @@ func (in invocation) build(c *cli.Context) (err error) {
 	if done, err := in.enter(req.isolation); done {
 		return err
 	}
+	req.options.Input.Stdin = stoppableIn(c.Context, req.options.Input.Stdin)
+	req.options.Result.Stdout = stoppableOut(c.Context, req.options.Result.Stdout)
 	if req.options.Run.Secrets, err = readSecrets(req.secrets, in.env); err != nil {
 		return err
 	}

@@ -135,7 +135,7 @@ func (in invocation) loginPassword(c *cli.Context, user string) (string, error) 
 	case !c.Bool("password-stdin"):
 		return "", usagef("no password was given for %s", user).withHint("cairn login --username %s --password-stdin < FILE", user)
 	}
-	data, err := io.ReadAll(io.LimitReader(in.stdin, maxPassword+1))
+	data, err := io.ReadAll(io.LimitReader(stoppableIn(c.Context, in.stdin), maxPassword+1))
 	if err != nil {
 		return "", fmt.Errorf("reading the password: %w", err)
 	}
