@@ -15,7 +15,7 @@ TEST_DEPS  := $(DEMO_DEPS) buildah busybox-static containerd curl docker-registr
 
 LINT_VERSION := v2.15.0
 
-.PHONY: build test lint demo bench conformance tiers deps clean
+.PHONY: build test lint demo stress bench conformance tiers deps clean
 
 build: ## bin/cairn, one static binary
 	@.ci/deps $(BUILD_DEPS)
@@ -35,6 +35,10 @@ demo: ## from nothing to a pushed, pulled and run image, in a minute or two
 	@.ci/deps $(DEMO_DEPS)
 	@$(MAKE) --no-print-directory build
 	@examples/demo bin/cairn
+
+STRESS ?= 10m
+stress: ## 8 processes opening, renaming and executing on the isolation ptrace, for a while (STRESS=10m)
+	CAIRN_STRESS=$(STRESS) $(GO) test -tags "$(TAGS)" ./executor/ptrace -run TestStress -count=1 -v -timeout 2h
 
 PEER ?= ./buildah
 bench: deps build ## beside a peer (Debian's buildah; PEER=SCRIPT names another) and as the work grows, into docs/performance.md; ARGS=-quick leaves out the long part

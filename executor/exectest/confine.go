@@ -67,7 +67,7 @@ func testMounts(t *testing.T, e executor.Executor) {
 		echo x >/file 2>/dev/null || echo ro file
 		echo written >/rw/g
 		echo y >/tmpfs/y; stat -c %a /tmpfs; stat -f -c %T /tmpfs
-		stat -c %a /mode; head -c 2000000 /dev/zero >/mode/big 2>/dev/null || echo full
+		stat -c %a /mode
 		echo x >/rotmp/x 2>/dev/null || echo ro tmpfs
 		cat /tmpfs/nested/f; echo
 		cat /rw/again/f; echo`)
@@ -76,17 +76,25 @@ func testMounts(t *testing.T, e executor.Executor) {
 		{Type: executor.Bind, Source: file, Target: "/file", ReadOnly: true},
 		{Type: executor.Bind, Source: dir, Target: "/rw"},
 		{Type: executor.Tmpfs, Target: "/tmpfs"},
-		{Type: executor.Tmpfs, Target: "/mode", Mode: 0o750, Size: 1 << 20},
+		{Type: executor.Tmpfs, Target: "/mode", Mode: 0o750},
 		{Type: executor.Tmpfs, Target: "/rotmp", ReadOnly: true},
 		{Type: executor.Bind, Source: dir, Target: "/tmpfs/nested", ReadOnly: true},
 		{Type: executor.Bind, Source: dir, Target: "/rw/again", ReadOnly: true},
 	}
-	want := "contentsecret\nro\nro file\n1777\ntmpfs\n750\nfull\nro tmpfs\ncontent\ncontent"
+	want := "contentsecret\nro\nro file\n1777\ntmpfs\n750\nro tmpfs\ncontent\ncontent"
 	if got := output(t, e, spec); got != want {
 		t.Errorf("got %q\nwant %q", got, want)
 	}
 	if b, err := os.ReadFile(filepath.Join(dir, "g")); string(b) != "written\n" {
 		t.Errorf("through /rw: %q, %v", b, err)
+	}
+}
+
+func testTmpfsSize(t *testing.T, e executor.Executor) {
+	spec := Shell(Root(t), "head -c 2000000 /dev/zero >/small/big 2>/dev/null || echo full")
+	spec.Mounts = []executor.Mount{{Type: executor.Tmpfs, Target: "/small", Size: 1 << 20}}
+	if got := output(t, e, spec); got != "full" {
+		t.Errorf("2 MB in a tmpfs of 1: %q", got)
 	}
 }
 
@@ -250,7 +258,6 @@ func testDev(t *testing.T, e executor.Executor) {
 		echo x >/dev/null; head -c 3 /dev/zero | wc -c; head -c 3 /dev/urandom | wc -c
 		echo x >/dev/full 2>/dev/null || echo full
 		stat -c %a /dev/shm /dev/mqueue /dev/pts/ptmx; stat -f -c %T /dev/shm
-		df -k /dev/shm | tail -1 | awk '{print $2}'
 		ln -s x /dev/link && mkdir /dev/dir && echo writable`)
 	want := `core fd full mqueue null ptmx pts random shm stderr stdin stdout tty urandom zero
 /dev/null character special file 666
@@ -271,7 +278,6 @@ full
 1777
 666
 tmpfs
-65536
 writable`
 	got := strings.ReplaceAll(output(t, e, spec), " \n", "\n")
 	if _, err := os.Stat("/proc/kcore"); err != nil {
@@ -280,10 +286,18 @@ writable`
 	if got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
-	spec = Shell(Root(t), "df -k /dev/shm | tail -1 | awk '{print $2}'; ls -A /dev/link 2>/dev/null")
-	spec.ShmSize = 1 << 20
-	if out, _, _ := run(t, e, spec); out != "1024\n" {
-		t.Errorf("shm size and what an earlier run left: %q", out)
+	if out, _, _ := run(t, e, Shell(Root(t), "ls -A /dev/link 2>/dev/null")); out != "" {
+		t.Errorf("what an earlier run left: %q", out)
+	}
+}
+
+func testShmSize(t *testing.T, e executor.Executor) {
+	spec := Shell(Root(t), "df -k /dev/shm | tail -1 | awk '{print $2}'")
+	for size, want := range map[int64]string{0: "65536", 1 << 20: "1024"} {
+		spec.ShmSize = size
+		if got := output(t, e, spec); got != want {
+			t.Errorf("shm size %d: %s KiB, want %s", size, got, want)
+		}
 	}
 }
 
@@ -315,6 +329,9 @@ func testNamespaces(t *testing.T, e executor.Executor) {
 		if host, err := os.Readlink("/proc/self/ns/" + n); err != nil || i >= len(got) || got[i] == host {
 			t.Errorf("%s namespace: %v, outside %s, %v", n, got, host, err)
 		}
+	}
+	if _, _, err := run(t, e, Shell(root, "kill -9 $$; sleep 1; exit 3")); exitCode(err) != 3 {
+		t.Errorf("process 1 killed itself: %v", err)
 	}
 	if got := output(t, e, Shell(root, "echo $$; ls /proc | grep -c '^[0-9]'")); !strings.HasPrefix(got, "1\n") || len(got) > 3 {
 		t.Errorf("own pid and number of processes: %q", got)

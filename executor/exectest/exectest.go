@@ -58,10 +58,15 @@ func Root(t testing.TB) string {
 	must(t, os.WriteFile(filepath.Join(root, "etc/group"), []byte(group), 0o644))
 	// The umask of whoever runs the suite must not matter to the image's users.
 	must(t, filepath.WalkDir(root, func(p string, d fs.DirEntry, err error) error {
-		if err == nil && d.IsDir() && filepath.Base(p) != "tmp" {
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir() && d.Name() != "tmp", d.Name() == "busybox":
 			return os.Chmod(p, 0o755)
+		case d.Type().IsRegular():
+			return os.Chmod(p, 0o644)
 		}
-		return err
+		return nil
 	}))
 	old := time.Date(2020, 1, 2, 3, 4, 5, 678, time.UTC)
 	for _, d := range []string{"etc", "."} {

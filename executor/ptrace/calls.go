@@ -89,7 +89,7 @@ func (w who) Other(pid int) (identity.Credentials, bool) {
 func handlers() map[int]handler {
 	h := map[int]handler{
 		unix.SYS_OPENAT: openat, unix.SYS_OPENAT2: openat2,
-		unix.SYS_FSTAT: fstat, unix.SYS_STATX: statx, unix.SYS_STATFS: statfs,
+		unix.SYS_FSTAT: fstat, unix.SYS_STATX: statx, unix.SYS_STATFS: statfs, unix.SYS_FSTATFS: fstatfs,
 		unix.SYS_FACCESSAT: with(faccessat, arg(3, 0)), unix.SYS_FACCESSAT2: faccessat,
 		unix.SYS_READLINKAT: readlinkat, unix.SYS_GETCWD: getcwd,
 		unix.SYS_MKDIRAT: mkdirat, unix.SYS_MKNODAT: mknodat, unix.SYS_SYMLINKAT: symlinkat, unix.SYS_LINKAT: linkat,

@@ -200,11 +200,38 @@ func linkat(c *call) answer {
 	return errorOrZero(unix.Linkat(unix.AT_FDCWD, from.file(), dir.fd, base, unix.AT_SYMLINK_FOLLOW))
 }
 
-// gone forgets what was said of a file that has lost its last name, in a directory.
-func (p *place) gone(st *unix.Stat_t) {
+// leaving is a file that is about to lose a name. It is held open meanwhile: an inode that was free would be another file's at once, and what is
+// said of that must not be forgotten.
+type leaving struct {
+	fd int
+	st unix.Stat_t
+}
+
+// leave finds the file that has a name in a directory.
+func (p *place) leave(base string) (*leaving, error) {
+	l := &leaving{}
+	var err error
+	if l.fd, err = unix.Openat(p.fd, base, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0); err != nil {
+		return nil, err
+	}
+	if err := unix.Fstat(l.fd, &l.st); err != nil {
+		l.close()
+		return nil, err
+	}
+	return l, nil
+}
+
+func (l *leaving) close() { unix.Close(l.fd) }
+
+// gone forgets what was said of a file that has lost its last name.
+func (l *leaving) gone(t *fakeroot.Table) {
+	var now unix.Stat_t
+	if unix.Fstat(l.fd, &now) != nil || now.Nlink > 0 && now.Mode&unix.S_IFMT != unix.S_IFDIR {
+		return
+	}
 	// One that other root filesystems share may still be open here, and must not be changed ever.
-	if (st.Nlink <= 1 || st.Mode&unix.S_IFMT == unix.S_IFDIR) && !p.owners().Shared(fakeroot.KeyOf(st)) {
-		p.owners().Drop(fakeroot.KeyOf(st))
+	if key := fakeroot.KeyOf(&now); !t.Shared(key) {
+		t.Drop(key)
 	}
 }
 
@@ -242,20 +269,21 @@ func unlinkat(c *call) answer {
 	case flags&^unix.AT_REMOVEDIR != 0:
 		return fail(unix.EINVAL)
 	}
-	var st unix.Stat_t
-	if err := unix.Fstatat(dir.fd, base, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+	file, err := dir.leave(base)
+	if err != nil {
 		return fail(err)
 	}
+	defer file.close()
 	if p[len(p)-1] == '/' && flags&unix.AT_REMOVEDIR == 0 {
 		return fail(unix.ENOTDIR)
 	}
-	if err := c.mayRemove(&dir, &st); err != nil {
+	if err := c.mayRemove(&dir, &file.st); err != nil {
 		return fail(err)
 	}
 	if err := unix.Unlinkat(dir.fd, base, flags); err != nil {
 		return fail(err)
 	}
-	dir.gone(&st)
+	file.gone(dir.owners())
 	return value(0)
 }
 
@@ -284,18 +312,19 @@ func renameat(c *call) answer {
 	if from.mount != to.mount {
 		return fail(unix.EXDEV)
 	}
-	var old, over unix.Stat_t
+	var old unix.Stat_t
 	if err := unix.Fstatat(from.fd, oldBase, &old, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return fail(err)
 	}
 	if err := c.mayRemove(&from, &old); err != nil {
 		return fail(err)
 	}
-	replaces := unix.Fstatat(to.fd, newBase, &over, unix.AT_SYMLINK_NOFOLLOW) == nil
-	if replaces {
-		err = c.mayRemove(&to, &over)
+	over, err := to.leave(newBase)
+	if err == nil {
+		defer over.close()
+		err = c.mayRemove(&to, &over.st)
 	} else {
-		err = c.mayChange(&to)
+		over, err = nil, c.mayChange(&to)
 	}
 	if err != nil {
 		return fail(err)
@@ -307,8 +336,8 @@ func renameat(c *call) answer {
 	if err := unix.Renameat2(from.fd, oldBase, to.fd, newBase, flags); err != nil {
 		return fail(err)
 	}
-	if replaces && flags&unix.RENAME_EXCHANGE == 0 && fakeroot.KeyOf(&over) != fakeroot.KeyOf(&old) {
-		to.gone(&over)
+	if over != nil && flags&unix.RENAME_EXCHANGE == 0 && fakeroot.KeyOf(&over.st) != fakeroot.KeyOf(&old) {
+		over.gone(to.owners())
 	}
 	return value(0)
 }

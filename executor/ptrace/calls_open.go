@@ -107,8 +107,12 @@ func (o *opening) existing(at *place) (int, error) {
 	if err := r.access(at, want); err != nil {
 		return -1, err
 	}
-	if at.mount.Kind == procMount && at.path != "" && !o.writes() {
-		if content, ok, err := r.translated(at); ok || err != nil {
+	if at.mount.Kind == procMount && at.path != "" {
+		if o.writes() {
+			if !r.ofProcess(at) {
+				return -1, unix.EROFS // the machine's settings
+			}
+		} else if content, ok, err := r.translated(at); ok || err != nil {
 			return o.inMemory(content, err)
 		}
 	}

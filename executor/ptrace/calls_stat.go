@@ -62,9 +62,18 @@ func statfs(c *call) answer {
 		return fail(err)
 	}
 	defer at.close()
+	return c.giveStatfs(&at)
+}
+
+func fstatfs(c *call) answer { return onFD(c, (*call).giveStatfs) }
+
+func (c *call) giveStatfs(at *place) answer {
 	var s unix.Statfs_t
 	if err := unix.Fstatfs(at.fd, &s); err != nil {
 		return fail(err)
+	}
+	if at.mount.Kind == tmpfsMount {
+		s.Type = unix.TMPFS_MAGIC
 	}
 	return errorOrZero(c.memory().Write(c.args[1], notify.BytesOf(&s)))
 }

@@ -13,6 +13,7 @@ type mountKind int
 const (
 	ordinaryMount mountKind = iota
 	procMount               // the machine's /proc, of which only the own processes are shown
+	tmpfsMount              // a directory that is gone after the run
 )
 
 // mount is a directory or file shown at a place of the root filesystem. Nothing is mounted: paths that lead there are resolved there.

@@ -38,7 +38,7 @@ func (r *run) prepare() error {
 	}
 	r.job = job{
 		Programs: filepath.Join(r.Executor.dir, programsDir),
-		Process:  start{Args: r.spec.Process.Args, Env: env, Dir: dir, Rlimits: limits},
+		Process:  start{Args: r.spec.Process.Args, Env: env, Dir: dir, Rlimits: limits, Terminal: r.terminal != ""},
 		Name:     name, Path: environment(env, "PATH"), UID: uint32(u.Uid), GID: uint32(u.Gid), Hostname: process.Hostname(r.spec),
 	}
 	r.job.Groups = []uint32{uint32(u.Gid)}
@@ -62,20 +62,29 @@ func (r *run) mounts() error {
 	if err != nil {
 		return fmt.Errorf("preparing /dev: %w", err)
 	}
-	system := []mount{{Target: "/proc", Source: "/proc", Kind: procMount}, {Target: "/dev", Source: dev}}
+	system := []mount{{Target: "/proc", Source: "/proc", Kind: procMount}, {Target: "/dev", Source: dev, Kind: tmpfsMount}}
 	for _, name := range deviceNames() {
 		system = append(system, mount{Target: "/dev/" + name, Source: "/dev/" + name})
 	}
-	for _, d := range []string{"/dev/pts", "/dev/ptmx"} {
-		if exists(d) {
-			system = append(system, mount{Target: d, Source: d})
+	// The ptmx of /dev/pts itself is closed on most machines.
+	for target, source := range map[string]string{"/dev/pts": "/dev/pts", "/dev/pts/ptmx": "/dev/ptmx"} {
+		if exists(source) {
+			system = append(system, mount{Target: target, Source: source})
 		}
+	}
+	if r.terminal != "" {
+		system = append(system, mount{Target: "/dev/pts/0", Source: r.terminal}, mount{Target: "/dev/console", Source: r.terminal})
 	}
 	shm, err := r.tmpfs(0o1777)
 	if err != nil {
 		return fmt.Errorf("preparing /dev/shm: %w", err)
 	}
-	system = append(system, mount{Target: "/dev/shm", Source: shm}, mount{Target: "/sys", Source: "/sys", ReadOnly: true})
+	system = append(system, mount{Target: "/dev/shm", Source: shm, Kind: tmpfsMount}, mount{Target: "/sys", Source: "/sys", ReadOnly: true})
+	masked, err := r.masked()
+	if err != nil {
+		return fmt.Errorf("masking /proc: %w", err)
+	}
+	system = append(system, masked...)
 	for _, m := range system {
 		if err := r.system(m); err != nil {
 			return fmt.Errorf("mounting %s: %w", m.Target, err)
@@ -100,7 +109,7 @@ func exists(name string) bool {
 
 // system adds one of /proc, /dev, /sys and what is below them. They must be directories of the image, not links to somewhere else.
 func (r *run) system(m mount) error {
-	if dir, _ := split(m.Target); dir == "/" {
+	if dir, _ := split(m.Target); dir == "/" { // others are below these
 		var st unix.Stat_t
 		err := unix.Lstat(filepath.Join(r.spec.Root, m.Target), &st)
 		if err == nil && st.Mode&unix.S_IFMT != unix.S_IFDIR {
@@ -137,7 +146,7 @@ func (r *run) mount(m executor.Mount) error {
 	if !filepath.IsAbs(m.Target) {
 		return errors.New("target is not absolute")
 	}
-	isDir := true
+	isDir, kind := true, ordinaryMount
 	switch m.Type {
 	case executor.Bind:
 		if !filepath.IsAbs(m.Source) {
@@ -157,6 +166,7 @@ func (r *run) mount(m executor.Mount) error {
 		if m.Source, err = r.tmpfs(mode); err != nil {
 			return err
 		}
+		kind = tmpfsMount
 	default:
 		return fmt.Errorf("unknown kind of mount %q", m.Type)
 	}
@@ -167,7 +177,7 @@ func (r *run) mount(m executor.Mount) error {
 	if within("/proc", target) {
 		return errors.New("nothing can be mounted over /proc")
 	}
-	r.addMount(&mount{Target: target, Source: m.Source, ReadOnly: m.ReadOnly, Table: r.tableOf(m)})
+	r.addMount(&mount{Target: target, Source: m.Source, ReadOnly: m.ReadOnly, Kind: kind, Table: r.tableOf(m)})
 	return nil
 }
 
@@ -200,19 +210,51 @@ func deviceNames() []string { return []string{"null", "zero", "full", "random", 
 func (r *run) makeDev() (string, error) {
 	dev := filepath.Join(r.dir, "dev")
 	err := os.Mkdir(dev, 0o700)
-	for _, name := range append(deviceNames(), "ptmx") {
+	files := deviceNames()
+	if r.terminal != "" {
+		files = append(files, "console")
+	}
+	for _, name := range files {
 		err = errors.Join(err, os.WriteFile(filepath.Join(dev, name), nil, 0o600))
 	}
 	links := [][2]string{
 		{"/proc/self/fd", "fd"}, {"/proc/self/fd/0", "stdin"}, {"/proc/self/fd/1", "stdout"}, {"/proc/self/fd/2", "stderr"},
+		{"pts/ptmx", "ptmx"},
+	}
+	if exists("/proc/kcore") {
+		links = append(links, [2]string{"/proc/kcore", "core"})
 	}
 	for _, l := range links {
 		err = errors.Join(err, os.Symlink(l[0], filepath.Join(dev, l[1])))
 	}
-	for _, d := range []string{"pts", "shm", "mqueue"} {
-		err = errors.Join(err, os.Mkdir(filepath.Join(dev, d), 0o755))
+	for d, mode := range map[string]uint32{"pts": 0o755, "shm": 0o1777, "mqueue": 0o1777} {
+		err = errors.Join(err, os.Mkdir(filepath.Join(dev, d), 0o755), r.say(filepath.Join(dev, d), mode))
 	}
 	return dev, errors.Join(err, os.Chmod(dev, 0o755))
+}
+
+// masked are what docker hides of a machine: empty files and directories are shown in their place.
+func (r *run) masked() ([]mount, error) {
+	file, dir := filepath.Join(r.dir, "masked-file"), filepath.Join(r.dir, "masked-dir")
+	if err := errors.Join(os.WriteFile(file, nil, 0o400), os.Mkdir(dir, 0o500)); err != nil {
+		return nil, err
+	}
+	var out []mount
+	for _, name := range []string{
+		"/proc/asound", "/proc/acpi", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list",
+		"/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/sys/firmware", "/sys/devices/virtual/powercap",
+	} {
+		st, err := os.Stat(name)
+		if err != nil {
+			continue
+		}
+		source := file
+		if st.IsDir() {
+			source = dir
+		}
+		out = append(out, mount{Target: name, Source: source, ReadOnly: true})
+	}
+	return out, nil
 }
 
 // etcFiles writes the files of /etc that are not the image's own, as BuildKit does.

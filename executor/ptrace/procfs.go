@@ -148,6 +148,13 @@ func (r *resolver) procLink(at *place) (string, error) {
 	return target, nil
 }
 
+// ofProcess reports whether a place of /proc is about one process, not about the machine.
+func (r *resolver) ofProcess(at *place) bool {
+	name, _, _ := strings.Cut(strings.TrimPrefix(at.path, "/proc/"), "/")
+	_, err := strconv.Atoi(name)
+	return err == nil
+}
+
 // translated are the files of a process that tell of the machine what the root filesystem has otherwise.
 func (r *resolver) translated(at *place) (content []byte, ok bool, err error) {
 	names := strings.Split(strings.TrimPrefix(at.path, "/proc/"), "/")

@@ -98,10 +98,15 @@ func (e *Executor) Run(ctx context.Context, spec executor.Spec) (err error) {
 		r.owners[rootTable] = fakeroot.New()
 	}
 	defer func() { err = errors.Join(err, r.cleanUp()) }()
-	if err := r.prepare(); err != nil {
-		return err
+	streams, err := newStreams(spec.Process)
+	if err != nil {
+		return fmt.Errorf("running %q: %w", name, err)
 	}
-	return r.do(ctx)
+	r.terminal = streams.pty
+	if err := r.prepare(); err != nil {
+		return errors.Join(err, streams.abort())
+	}
+	return r.do(ctx, streams)
 }
 
 // supported refuses what only namespaces give.
@@ -120,9 +125,6 @@ func supported(spec executor.Spec) error {
 			return fmt.Errorf("mounting %s: a tmpfs with a size needs a mount, which --isolation=ptrace does not have", m.Target)
 		}
 	}
-	if spec.Process.Terminal != nil {
-		return errors.New("a terminal is not to be had with --isolation=ptrace")
-	}
 	return nil
 }
 
@@ -134,6 +136,8 @@ type run struct {
 	owners []*fakeroot.Table
 	job    job
 	stubs  []stub
+	// terminal is the name of the process's terminal on this machine, "" without one.
+	terminal string
 }
 
 // The first tables of owners: of the root filesystem, and of what is gone with the run. Those of mounts follow.
@@ -156,12 +160,8 @@ func marshal(tables []*fakeroot.Table) ([][]byte, error) {
 }
 
 // do starts a supervisor and waits for its report.
-func (r *run) do(ctx context.Context) error {
+func (r *run) do(ctx context.Context, streams *streams) error {
 	name := r.spec.Process.Args[0]
-	streams, err := newStreams(r.spec.Process)
-	if err != nil {
-		return fmt.Errorf("running %q: %w", name, err)
-	}
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return errors.Join(fmt.Errorf("running %q: %w", name, err), streams.abort())
@@ -188,7 +188,7 @@ func (r *run) do(ctx context.Context) error {
 	}
 	ours.Close() // which ends the supervisor, if it has not ended
 	_ = cmd.Wait()
-	ioErr := streams.finish()
+	ioErr := streams.Finish()
 	if err != nil {
 		return fmt.Errorf("running %q: %w", name, err)
 	}

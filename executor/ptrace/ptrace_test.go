@@ -3,6 +3,7 @@ package ptrace_test
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/cairn-build/cairn/executor"
@@ -23,7 +24,12 @@ func testProgram() exectest.Program {
 	}
 }
 
-func TestMain(m *testing.M) { testProgram().Main(m) }
+func TestMain(m *testing.M) {
+	if how := os.Getenv(stressVar); how != "" {
+		os.Exit(stress(how))
+	}
+	testProgram().Main(m)
+}
 
 func newExecutor(t testing.TB) executor.Executor {
 	t.Helper()
@@ -45,10 +51,27 @@ func newExecutor(t testing.TB) executor.Executor {
 
 func TestSuite(t *testing.T) {
 	exectest.Suite(t, newExecutor,
-		// There are no namespaces in this place, nothing can be masked, and nothing lifted.
-		"Namespaces", "NetworkNone", "Protected", "Insecure",
-		// Not done yet, which is why no ladder chooses this executor.
-		"Concurrent", "Dev", "ExitCodes", "Mounts", "Terminal", "Umask")
+		// There are no namespaces in this place, a tmpfs has no bound, and no confinement can be lifted: TestRefused.
+		"Namespaces", "NetworkNone", "TmpfsSize", "ShmSize", "Insecure")
+}
+
+// What cannot be had is an error that says which isolation cannot do it.
+func TestRefused(t *testing.T) {
+	e, root := newExecutor(t), exectest.Root(t)
+	for name, change := range map[string]func(*executor.Spec){
+		"network":    func(s *executor.Spec) { s.Network = executor.NetworkNone },
+		"security":   func(s *executor.Spec) { s.Security = executor.SecurityInsecure },
+		"shm size":   func(s *executor.Spec) { s.ShmSize = 1 << 20 },
+		"tmpfs size": func(s *executor.Spec) { s.Mounts = []executor.Mount{{Type: executor.Tmpfs, Target: "/t", Size: 1 << 20}} },
+	} {
+		spec := exectest.Shell(root, "echo ran")
+		change(&spec)
+		var out strings.Builder
+		spec.Process.Stdout = &out
+		if err := e.Run(t.Context(), spec); err == nil || !strings.Contains(err.Error(), "--isolation=ptrace does not have") || out.Len() > 0 {
+			t.Errorf("%s: %q, %v", name, out.String(), err)
+		}
+	}
 }
 
 func TestSmoke(t *testing.T) {

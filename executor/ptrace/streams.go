@@ -1,100 +1,88 @@
 package ptrace
 
 import (
-	"errors"
-	"io"
+	"fmt"
 	"os"
-	"sync"
+	"strconv"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/cairn-build/cairn/executor"
+	"github.com/cairn-build/cairn/executor/sandbox"
 )
 
-// streams connects a process with the caller's streams, by pipes throughout.
+// streams are those of a process: pipes, or all of them a terminal made here.
 type streams struct {
-	stdin, stdout, stderr *os.File // the process's ends
-
-	input   *os.File
-	copying sync.WaitGroup
-	mu      sync.Mutex
-	err     error
+	*sandbox.Streams
+	stdin, stdout, stderr *os.File
+	// pty is the name of the process's end of the terminal on this machine, "" without one.
+	pty   string
+	close []*os.File
 }
 
-func newStreams(p executor.Process) (s *streams, err error) {
-	s = &streams{}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, s.abort())
+func newStreams(p executor.Process) (*streams, error) {
+	s := &streams{}
+	var err error
+	if s.Streams, err = sandbox.NewStreams(p); err != nil {
+		return nil, err
+	}
+	s.stdin, s.stdout, s.stderr = s.Stdin, s.Stdout, s.Stderr
+	switch {
+	case s.Terminal != nil:
+		err = s.openTerminal()
+	case s.stdin == nil:
+		if s.stdin, err = os.Open(os.DevNull); err == nil {
+			s.close = append(s.close, s.stdin)
 		}
-	}()
-	if p.Stdin == nil {
-		s.stdin, err = os.Open(os.DevNull)
-	} else if s.stdin, s.input, err = os.Pipe(); err == nil {
-		// Not waited for: what is read here may never end. Closing the pipe ends it at its next write.
-		go func() {
-			_, _ = io.Copy(s.input, p.Stdin)
-			s.input.Close()
-		}()
 	}
 	if err != nil {
+		s.started()
+		_ = s.Finish()
 		return nil, err
 	}
-	if s.stdout, err = s.output(p.Stdout); err != nil {
-		return nil, err
-	}
-	if sameWriter(p.Stdout, p.Stderr) {
-		s.stderr = s.stdout
-		return s, nil
-	}
-	s.stderr, err = s.output(p.Stderr)
-	return s, err
+	return s, nil
 }
 
-// sameWriter reports whether both streams go to one writer, which then gets both over one pipe, in their order.
-func sameWriter(a, b io.Writer) (same bool) {
-	// Writers of a type that cannot be compared are not the same.
-	defer func() { _ = recover() }()
-	return a == b
-}
-
-// output makes a pipe whose content goes to w; a nil w drops it.
-func (s *streams) output(w io.Writer) (*os.File, error) {
-	if w == nil {
-		w = io.Discard
-	}
-	pr, pw, err := os.Pipe()
+// openTerminal makes a terminal, and sends the end that is relayed where a container would send it.
+func (s *streams) openTerminal() error {
+	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return nil, err
+		return fmt.Errorf("making a terminal: %w", err)
 	}
-	s.copying.Go(func() {
-		// Closing the pipe on an error of w gives the process SIGPIPE, as in a shell.
-		defer pr.Close()
-		_, err := io.Copy(w, pr)
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.err = errors.Join(s.err, err)
-	})
-	return pw, nil
+	defer master.Close()
+	if err := unix.IoctlSetPointerInt(int(master.Fd()), unix.TIOCSPTLCK, 0); err != nil {
+		return fmt.Errorf("unlocking a terminal: %w", err)
+	}
+	n, err := unix.IoctlGetInt(int(master.Fd()), unix.TIOCGPTN)
+	if err != nil {
+		return fmt.Errorf("naming a terminal: %w", err)
+	}
+	s.pty = "/dev/pts/" + strconv.Itoa(n)
+	slave, err := os.OpenFile(s.pty, os.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("opening a terminal: %w", err)
+	}
+	s.close = append(s.close, slave)
+	s.stdin, s.stdout, s.stderr = slave, slave, slave
+	size := &unix.Winsize{Row: s.Terminal.Height, Col: s.Terminal.Width}
+	if err := unix.IoctlSetWinsize(int(slave.Fd()), unix.TIOCSWINSZ, size); err != nil {
+		return fmt.Errorf("sizing a terminal: %w", err)
+	}
+	if err := unix.Sendmsg(int(s.Terminal.Socket.Fd()), []byte(s.pty), unix.UnixRights(int(master.Fd())), nil, 0); err != nil {
+		return fmt.Errorf("handing a terminal over: %w", err)
+	}
+	return nil
 }
 
 // started closes the ends that belong to the process.
 func (s *streams) started() {
-	for _, f := range []*os.File{s.stdin, s.stdout, s.stderr} {
-		if f != nil {
-			f.Close()
-		}
+	for _, f := range s.close {
+		f.Close()
 	}
-}
-
-// finish waits until all output is delivered.
-func (s *streams) finish() error {
-	s.copying.Wait()
-	if s.input != nil {
-		s.input.Close()
-	}
-	return s.err
+	s.Started()
 }
 
 func (s *streams) abort() error {
 	s.started()
-	return s.finish()
+	return s.Finish()
 }
