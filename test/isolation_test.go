@@ -80,7 +80,11 @@ func TestAutoWithoutNamespaces(t *testing.T) {
 	}
 	registry := harness.StartRegistry(t, harness.RegistryOptions{})
 	base := registry.Busybox(t)
-	file := "FROM " + base + "\nRUN mkdir /d && touch /d/f && chown ann:staff /d/f && chmod 2755 /d && mkfifo /d/p && ln /d/f /d/g\nRUN rm /d/f && mv /d/g /e\n"
+	file := "FROM " + base + "\nRUN mkdir /d && touch /d/f && chown ann:staff /d/f && chmod 2755 /d && mkfifo /d/p && ln /d/f /d/g && echo one >/d/f && echo a >/a\n" +
+		"RUN echo two >>/d/g && stat -c '%n %h' /d/f /d/g >/links && echo b >>/a && cp -a /bin/busybox /bin/copy\n" +
+		"RUN mv /d/f /e && chmod 600 /e && chown ann /bin/copy /etc/group && ln /e /x && echo c >>/a && stat -c '%n %h' /e /x /d/g >>/links\n" +
+		"RUN rm /d/g && echo three >>/x && cat /e /x /a >>/links && rm /bin/copy && mv /etc/group /group && mv /group /etc/group\n" +
+		"RUN cp -a /links /l1 && ln /l1 /l2 && ln /l1 /l3\nRUN stat -c '%n %h' /l1 && chown ann /l2 && rm /l3 && stat -c '%n %h %u' /l? >/l4 && cp -a /l1 /l5\n"
 	digest := func(h *harness.Home, isolation string) string {
 		dir := h.Files(map[string]string{"Dockerfile": file})
 		h.Env = append(h.Env, "SOURCE_DATE_EPOCH=1700000000")

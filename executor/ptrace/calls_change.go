@@ -319,6 +319,11 @@ func renameat(c *call) answer {
 	if err := c.mayRemove(&from, &old); err != nil {
 		return fail(err)
 	}
+	if from.owners().Names(fakeroot.KeyOf(&old)) > 1 {
+		if err := c.separateName(&from, oldBase, &old); err != nil {
+			return fail(err)
+		}
+	}
 	over, err := to.leave(newBase)
 	if err == nil {
 		defer over.close()
@@ -340,6 +345,20 @@ func renameat(c *call) answer {
 		over.gone(to.owners())
 	}
 	return value(0)
+}
+
+// separateName is separate for a name in a directory; st is of the file, and then of the copy.
+func (c *call) separateName(dir *place, base string, st *unix.Stat_t) error {
+	path := join(dir.path, base)
+	m, rest := c.mounts.at(path)
+	at, err := c.resolver().open(m, rest, path)
+	if err != nil {
+		return err
+	}
+	defer at.close()
+	err = c.separate(&at)
+	*st = at.st
+	return err
 }
 
 // modify looks up a file whose content or times a task wants to change, and makes sure that it is this root filesystem's alone.

@@ -49,6 +49,8 @@ func (c *call) chmod(at *place, mode uint32) error {
 		if err := unix.Chmod(at.file(), real); err != nil && at.path != "" {
 			return err
 		}
+	} else if err := c.separate(at); err != nil {
+		return err
 	}
 	at.owners().Update(&at.st, func(m *fakeroot.Meta) { m.Mode = mode })
 	return nil
@@ -86,6 +88,9 @@ func (c *call) chown(at *place, uid, gid uint32) error {
 		if said.UID != creds.UID.FS || uid != sameID && uid != said.UID || gid != sameID && !creds.In(gid) {
 			return unix.EPERM
 		}
+	}
+	if err := c.separate(at); err != nil {
+		return err
 	}
 	at.owners().Update(&at.st, func(m *fakeroot.Meta) {
 		if uid != sameID {
@@ -150,10 +155,13 @@ func (c *call) mayXattr(at *place, name string, write bool) error {
 	if write && at.mount.ReadOnly {
 		return unix.EROFS
 	}
-	if write {
-		return c.resolver().access(at, unix.W_OK)
+	if !write {
+		return nil
 	}
-	return nil
+	if err := c.resolver().access(at, unix.W_OK); err != nil {
+		return err
+	}
+	return c.separate(at)
 }
 
 const maxXattrName = 255

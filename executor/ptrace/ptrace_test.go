@@ -59,10 +59,12 @@ func TestSuite(t *testing.T) {
 func TestRefused(t *testing.T) {
 	e, root := newExecutor(t), exectest.Root(t)
 	for name, change := range map[string]func(*executor.Spec){
-		"network":    func(s *executor.Spec) { s.Network = executor.NetworkNone },
-		"security":   func(s *executor.Spec) { s.Security = executor.SecurityInsecure },
-		"shm size":   func(s *executor.Spec) { s.ShmSize = 1 << 20 },
-		"tmpfs size": func(s *executor.Spec) { s.Mounts = []executor.Mount{{Type: executor.Tmpfs, Target: "/t", Size: 1 << 20}} },
+		"network":  func(s *executor.Spec) { s.Network = executor.NetworkNone },
+		"security": func(s *executor.Spec) { s.Security = executor.SecurityInsecure },
+		"shm size": func(s *executor.Spec) { s.ShmSize = 1 << 20 },
+		"tmpfs size": func(s *executor.Spec) {
+			s.Mounts = []executor.Mount{{Type: executor.Tmpfs, Target: "/t", Size: 1 << 20}}
+		},
 	} {
 		spec := exectest.Shell(root, "echo ran")
 		change(&spec)

@@ -153,15 +153,19 @@ func (c *call) exec(s *scratch, x execution) (changed, error) {
 	return out, s.err
 }
 
-// rewriteSocket has bind and connect find the socket files of the root filesystem: a name in /proc leads there that is short enough for an
-// address of 108 bytes, however long the real one is.
-func rewriteSocket(c *call, s *scratch) (changed, error) {
-	size := c.args[2]
+// rewriteSocket has bind, connect and sendto, whose address is the argument at, find the socket files of the root filesystem: a name in /proc
+// leads there that is short enough for an address of 108 bytes, however long the real one is.
+func rewriteSocket(at int) rewrite {
+	return func(c *call, s *scratch) (changed, error) { return c.socket(s, at) }
+}
+
+func (c *call) socket(s *scratch, at int) (changed, error) {
+	size := c.args[at+1]
 	if size < 3 || size > 128 {
 		return changed{unchanged: true}, nil
 	}
 	addr := make([]byte, size)
-	if err := c.memory().ReadFull(c.args[1], addr); err != nil {
+	if err := c.memory().ReadFull(c.args[at], addr); err != nil {
 		return changed{}, err
 	}
 	if binary.NativeEndian.Uint16(addr) != unix.AF_UNIX || addr[2] == 0 {
@@ -187,7 +191,7 @@ func rewriteSocket(c *call, s *scratch) (changed, error) {
 		return changed{}, unix.ENAMETOOLONG
 	}
 	args := c.args
-	args[1], args[2] = s.push(sun), uint64(len(sun))
+	args[at], args[at+1] = s.push(sun), uint64(len(sun))
 	return changed{nr: nr, args: args, hold: hold}, s.err
 }
 

@@ -59,8 +59,17 @@ func (s *supervisor) unshare(at *place) error {
 	if err := unix.Fstat(at.fd, &at.st); err != nil {
 		return err
 	}
-	at.owners().Move(old, keyOf(at))
+	at.owners().Copied(old, keyOf(at))
 	return nil
+}
+
+// separate makes one name of a file that other root filesystems share, and that has several names, a file of its own: what happens to a name, or
+// is said of it, is not to happen to the others.
+func (s *supervisor) separate(at *place) error {
+	if at.owners().Names(keyOf(at)) < 2 {
+		return nil
+	}
+	return s.unshare(at)
 }
 
 // copyBeside copies a file to a new name in a directory and returns the copy, O_PATH.

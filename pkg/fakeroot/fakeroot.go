@@ -45,12 +45,12 @@ type Table struct {
 
 	mu     sync.RWMutex
 	metas  map[Key]Meta
-	shared map[Key]struct{}
+	shared map[Key]int // how many names each has
 }
 
 // New returns an empty Table for files that this process's user owns.
 func New() *Table {
-	return &Table{uid: uint32(os.Geteuid()), gid: uint32(os.Getegid()), metas: map[Key]Meta{}, shared: map[Key]struct{}{}}
+	return &Table{uid: uint32(os.Geteuid()), gid: uint32(os.Getegid()), metas: map[Key]Meta{}, shared: map[Key]int{}}
 }
 
 // Get returns the entry of a key.
@@ -110,7 +110,7 @@ func (t *Table) Update(st *unix.Stat_t, f func(m *Meta)) {
 	t.metas[k] = m
 }
 
-// Stat changes st, fresh from the file system, into what is said of the file. A file shared with other root filesystems has one name here.
+// Stat changes st, fresh from the file system, into what is said of the file. A file shared with other root filesystems has the names that it has here.
 func (t *Table) Stat(st *unix.Stat_t) {
 	k := KeyOf(st)
 	m := t.Of(st)
@@ -118,29 +118,32 @@ func (t *Table) Stat(st *unix.Stat_t) {
 	if m.Type != 0 {
 		st.Mode, st.Rdev, st.Size, st.Blocks = m.Type|m.Mode, m.Rdev, 0, 0
 	}
-	if t.Shared(k) {
-		st.Nlink = 1
+	if names := t.Names(k); names > 0 {
+		st.Nlink = uint64(names)
 	}
 }
 
-// Share notes that a file is a hard link of one that other root filesystems have too. Its content, times and real mode must not be changed:
-// whoever wants to puts a copy in its place first (Move).
-func (t *Table) Share(k Key) {
+// Share notes that a file is a hard link of one that other root filesystems have too, and how many names it has in its own. Its content, times
+// and real mode must not be changed: whoever wants to puts a copy in its place first (Copied). As on an overlay, a copy takes the place of one
+// name; where there are several, the others go on together, and whatever changes, a name or an owner, changes on a copy.
+func (t *Table) Share(k Key, names int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.shared[k] = struct{}{}
+	t.shared[k] = names
 }
 
 // Shared reports whether Share was called for a key.
-func (t *Table) Shared(k Key) bool {
+func (t *Table) Shared(k Key) bool { return t.Names(k) > 0 }
+
+// Names is how many names a shared file has; 0 for one that is not shared.
+func (t *Table) Names(k Key) int {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	_, ok := t.shared[k]
-	return ok
+	return t.shared[k]
 }
 
-// Move gives the entry of one key, which is no longer in use, to another, which is not shared.
-func (t *Table) Move(from, to Key) {
+// Copied says that a file is a copy of another, and not shared. What is said of that one stays: it may have other names, or be open somewhere.
+func (t *Table) Copied(from, to Key) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	delete(t.metas, to)
@@ -148,8 +151,6 @@ func (t *Table) Move(from, to Key) {
 	if m, ok := t.metas[from]; ok {
 		t.metas[to] = m
 	}
-	delete(t.metas, from)
-	delete(t.shared, from)
 }
 
 // Clone returns a copy.
@@ -211,7 +212,7 @@ func RealMode(said uint32, dir bool) uint32 {
 // wire is the form in which a Table travels between two processes of one user.
 type wire struct {
 	Metas  map[Key]Meta
-	Shared map[Key]struct{}
+	Shared map[Key]int
 }
 
 // MarshalBinary implements encoding.BinaryMarshaler, for another process of the same user.
@@ -235,7 +236,7 @@ func (t *Table) UnmarshalBinary(data []byte) error {
 		w.Metas = map[Key]Meta{}
 	}
 	if w.Shared == nil {
-		w.Shared = map[Key]struct{}{}
+		w.Shared = map[Key]int{}
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -31,6 +31,7 @@ type assembly struct {
 
 	origins map[string]origin
 	groups  map[string]string // the first name of files with several, by LinkID
+	names   map[found]int     // see further
 	root    int
 }
 
@@ -47,7 +48,7 @@ const dirFlags = unix.O_RDONLY | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLO
 
 // assemble fills root with what the layers show together, and notes in owners what root itself cannot say.
 func assemble(l *roLayer, root string, owners *fakeroot.Table) (origins map[string]origin, err error) {
-	a := &assembly{link: l.s.opts.Link, owners: owners, origins: map[string]origin{}, groups: map[string]string{}}
+	a := &assembly{link: l.s.opts.Link, owners: owners, origins: map[string]origin{}, groups: map[string]string{}, names: further(l.indexes)}
 	a.tree = layer.Stack(l.indexes, func(n int, name string) (io.ReadCloser, error) { return found{n, name}, nil })
 	defer func() {
 		for _, fd := range a.dirs {
@@ -205,12 +206,43 @@ func (a *assembly) finish(fd int, base string, e *layer.Entry, linked bool) erro
 	}
 	a.say(&st, e)
 	if linked {
-		a.owners.Share(fakeroot.KeyOf(&st))
+		a.owners.Share(fakeroot.KeyOf(&st), 1)
 	}
 	if e.Type == layer.File {
 		a.origins[e.Path] = origin{st.Ino, st.Ctim, linked}
 	}
 	return nil
+}
+
+// finishLinked is finish for a hard link of a layer's file.
+func (a *assembly) finishLinked(fd int, base string, e *layer.Entry, f found) error {
+	if err := a.finish(fd, base, e, true); err != nil {
+		return err
+	}
+	names := a.names[f]
+	if names == 0 {
+		return nil
+	}
+	// All that the layer has, as on an overlay, whether they are seen or not.
+	var st unix.Stat_t
+	if err := unix.Fstatat(fd, base, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return err
+	}
+	a.owners.Share(fakeroot.KeyOf(&st), names+1)
+	return nil
+}
+
+// further counts the names that files of layers have beside their first.
+func further(indexes []*layer.Index) map[found]int {
+	names := map[found]int{}
+	for i, ix := range indexes {
+		for _, e := range ix.Entries() {
+			if e.Type == layer.Hardlink {
+				names[found{i, e.Linkname}]++
+			}
+		}
+	}
+	return names
 }
 
 func (a *assembly) file(fd int, base string, e *layer.Entry) error {
@@ -240,11 +272,10 @@ func (a *assembly) file(fd int, base string, e *layer.Entry) error {
 	}
 	src := os.NewFile(uintptr(in), f.name)
 	defer src.Close()
-	// One that has several names here is copied: whoever changes a shared file must know all of them.
-	if a.link && id == "" {
+	if a.link {
 		err := unix.Linkat(unix.AT_FDCWD, selfFD(in), fd, base, unix.AT_SYMLINK_FOLLOW)
 		if err == nil {
-			return a.finish(fd, base, e, true)
+			return a.finishLinked(fd, base, e, f)
 		}
 		if !errors.Is(err, unix.EMLINK) && !errors.Is(err, unix.EXDEV) && !errors.Is(err, unix.EPERM) {
 			return err

@@ -187,13 +187,14 @@ type roLayer struct {
 
 	mu       sync.Mutex
 	released bool
+	warm     *rwLayer // see leave
 }
 
 func (l *roLayer) Release() error {
 	l.mu.Lock()
-	defer l.mu.Unlock()
 	l.released = true
-	return nil
+	l.mu.Unlock()
+	return l.dropWarm()
 }
 
 func (l *roLayer) DiffID() digest.Digest {
@@ -218,6 +219,9 @@ func (l *roLayer) NewRWLayer() (snapshot.RWLayer, error) {
 	l.mu.Unlock()
 	if released {
 		return nil, errors.New("opening a writable layer: the layer below is released")
+	}
+	if rw := l.takeWarm(); rw != nil {
+		return rw, nil
 	}
 	rw, err := newRWLayer(l)
 	if err != nil {

@@ -117,7 +117,7 @@ func (rw *rwLayer) Commit() (snapshot.ROLayer, error) {
 		return nil, fmt.Errorf("committing layer %s: %w", l.DiffID, err)
 	}
 	ro.dirs = append(slices.Clone(rw.below.dirs), dir)
-	return ro, nil
+	return ro, rw.leave(ro, ix, dir)
 }
 
 // write makes a layer of what changed: tar, digests, compression and the blob's file in one pass.
