@@ -339,7 +339,7 @@ func testTerminal(t *testing.T, e executor.Executor) {
 	must(t, unix.IoctlSetWinsize(int(slave.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: 33, Col: 77}))
 	before, err := unix.IoctlGetTermios(int(slave.Fd()), unix.TCGETS)
 	must(t, err)
-	spec := Shell(Root(t), "tty; stty size; trap 'echo interrupted; exit 5' INT; test -c /dev/console && echo prompt; read x; sleep 1000")
+	spec := Shell(Root(t), "tty; stty size; trap 'echo interrupted; exit 5' INT; test -c /dev/console && echo prompt; while :; do sleep 0.05; done")
 	spec.Process.Terminal = slave
 	spec.Process.User = "ann"
 	done := make(chan error, 1)
