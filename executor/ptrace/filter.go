@@ -38,6 +38,10 @@ func refused() map[int]unix.Errno {
 		unix.SYS_BPF: unix.EPERM, unix.SYS_PERF_EVENT_OPEN: unix.EPERM, unix.SYS_USERFAULTFD: unix.EPERM, unix.SYS_KCMP: unix.EPERM,
 		unix.SYS_KEYCTL: unix.EPERM, unix.SYS_ADD_KEY: unix.EPERM, unix.SYS_REQUEST_KEY: unix.EPERM,
 		unix.SYS_ACCT: unix.EPERM, unix.SYS_SWAPON: unix.EPERM, unix.SYS_SWAPOFF: unix.EPERM, unix.SYS_QUOTACTL: unix.EPERM,
+		// Where the builder is root, RUN must not be root of the machine.
+		unix.SYS_INIT_MODULE: unix.EPERM, unix.SYS_FINIT_MODULE: unix.EPERM, unix.SYS_DELETE_MODULE: unix.EPERM,
+		unix.SYS_KEXEC_LOAD: unix.EPERM, unix.SYS_KEXEC_FILE_LOAD: unix.EPERM, unix.SYS_SETTIMEOFDAY: unix.EPERM, unix.SYS_CLOCK_SETTIME: unix.EPERM,
+		unix.SYS_SETHOSTNAME: unix.EPERM, unix.SYS_SETDOMAINNAME: unix.EPERM, unix.SYS_SYSLOG: unix.EPERM, unix.SYS_VHANGUP: unix.EPERM,
 		unix.SYS_REBOOT: unix.EPERM, unix.SYS_FANOTIFY_INIT: unix.EPERM,
 	}
 }

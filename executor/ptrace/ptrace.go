@@ -15,7 +15,7 @@
 // This is a view, not a wall: the processes are the builder's user, and whoever wants to can make calls that are not looked at. What
 // they can do to the machine is what that user can. What cannot be had is an error that names this executor: a network of its own, a bound on a
 // tmpfs. Limits known: 32-bit programs, ptrace and chroot are refused, with a remark on the process's standard error; pids are the
-// machine's.
+// machine's; docs/confinement.md has the list.
 package ptrace
 
 import (

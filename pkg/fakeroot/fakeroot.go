@@ -119,9 +119,12 @@ func (t *Table) Stat(st *unix.Stat_t) {
 		st.Mode, st.Rdev, st.Size, st.Blocks = m.Type|m.Mode, m.Rdev, 0, 0
 	}
 	if names := t.Names(k); names > 0 {
-		st.Nlink = uint64(names)
+		set(&st.Nlink, names)
 	}
 }
+
+// set is for fields whose size is another on each machine.
+func set[T uint32 | uint64](field *T, v int) { *field = T(v) }
 
 // Share notes that a file is a hard link of one that other root filesystems have too, and how many names it has in its own. Its content, times
 // and real mode must not be changed: whoever wants to puts a copy in its place first (Copied). As on an overlay, a copy takes the place of one

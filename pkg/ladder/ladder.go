@@ -7,7 +7,9 @@
 //	               map, or by newuidmap
 //	userns-single  a user namespace with one id                       runc         overlay
 //	ptrace         seccomp's user notification and ptrace, which      ptrace       native
-//	               every container allows
+//	               every container allows; the last resort, also
+//	               where nothing can hold the upper directory of an
+//	               overlay
 //
 // The choice has two halves. Enter comes first, in main, since namespaces can only be entered by starting the program again; Open comes
 // inside.
