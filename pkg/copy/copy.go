@@ -4,8 +4,8 @@
 //	sources ─ match ─► names ─ walk ─► files ─ place over the stage ─► what differs from the stage ─► layer.Item
 //
 // What is copied where, and with which owner and mode, is what BuildKit's file operations do (solver/llbsolver/file and
-// github.com/tonistiigi/fsutil/copy), so that a Dockerfile gives the same tree here and there. Where BuildKit would lose data
-// in silence (several files to one name, a --chown of a name nobody has) it is an error here.
+// github.com/tonistiigi/fsutil/copy), so that a Dockerfile gives the same tree here and there. Where BuildKit loses
+// something in silence (several files that match go to one name, a --chown of a name nobody has) there is a warning here.
 package copy
 
 import (
@@ -92,6 +92,8 @@ type Result struct {
 	// Items are what differs from the stage and the directories that lead there, in no particular order. Nothing has been read
 	// of the files yet.
 	Items []layer.Item
+	// Warnings are sentences about what may not be meant.
+	Warnings []string
 
 	spools []*spool
 }
@@ -121,6 +123,11 @@ func Entries(ctx context.Context, r Request) (*Result, error) {
 		stage = nil
 	}
 	c := &copier{req: r, owner: own, mode: md, up: newUpper(stage, r.Time), res: &Result{}, written: map[string]string{}}
+	if own != nil {
+		for _, u := range own.unknown {
+			c.res.Warnings = append(c.res.Warnings, fmt.Sprintf("--chown=%s: %s", r.Chown, u))
+		}
+	}
 	if err := c.run(ctx); err != nil {
 		_ = c.res.Close()
 		return nil, err
@@ -139,7 +146,7 @@ type copier struct {
 	mode  mode
 	up    *upper
 	res   *Result
-	// written maps the files that a source put exactly at the destination to that source, to see when another would replace it.
+	// written maps the files that a source put exactly at the destination to that source, to see when another replaces it.
 	written map[string]string
 }
 
@@ -172,8 +179,7 @@ func (c *copier) match(ctx context.Context, s *Source, m match) error {
 	}
 	if exact && m.entry.Type != layer.Dir {
 		if prev, ok := c.written[dst]; ok && prev != m.shown() {
-			return fmt.Errorf("copying %q: several sources need a destination that is a directory and ends with \"/\": %q would be "+
-				"replaced, which came from %q", m.shown(), "/"+dst, prev)
+			c.res.Warnings = append(c.res.Warnings, fmt.Sprintf("%q replaces %q at %q, which does not end with \"/\"", m.shown(), prev, "/"+dst))
 		}
 		c.written[dst] = m.shown()
 	}

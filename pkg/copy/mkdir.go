@@ -2,21 +2,16 @@ package copy
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"github.com/cairn-build/cairn/pkg/layer"
 )
 
 // Directory returns what makes a directory and the missing ones above it, as WORKDIR does: mode 0755, and owned by who
-// ("user[:group]"), or by root where /etc/passwd or /etc/group of the stage do not have the name (BuildKit makes no error of
-// that either: the user may be made later). A directory that exists gives nothing.
+// ("user[:group]"), names that the stage does not know being root (the user may be made later). A directory that exists gives nothing.
 func Directory(ctx context.Context, stage layer.Tree, dir, who string, now time.Time) ([]layer.Item, error) {
 	r := Request{Chown: who, Stage: stage, Time: now}
 	own, err := r.owner()
-	if errors.Is(err, errNobody) {
-		own, err = &owner{}, nil
-	}
 	if err != nil {
 		return nil, err
 	}

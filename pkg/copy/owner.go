@@ -17,7 +17,11 @@ import (
 const maxUserFile = 1 << 20
 
 // owner is what --chown says; nil keeps the owners of the source.
-type owner struct{ uid, gid int }
+type owner struct {
+	uid, gid int
+	// unknown says of names that the stage does not know.
+	unknown []string
+}
 
 func (o *owner) apply(e *layer.Entry) {
 	if o != nil {
@@ -28,7 +32,8 @@ func (o *owner) apply(e *layer.Entry) {
 // errNobody says that a name is not in the stage's user files.
 var errNobody = errors.New("no")
 
-// owner looks up --chown. A user without a group gets its own group from /etc/passwd, a number the group of the same number.
+// owner looks up --chown. A user without a group gets its own group from /etc/passwd, a number the group of the same number. A name
+// that the stage does not know is root, and as a group that of the user: BuildKit makes no error of it either.
 func (r Request) owner() (*owner, error) {
 	if r.Chown == "" {
 		return nil, nil
@@ -40,8 +45,8 @@ func (r Request) owner() (*owner, error) {
 		return nil, fmt.Errorf("reading --chown=%s: %w", r.Chown, err)
 	}
 	if number {
-		o = owner{uid, uid}
-	} else if o, err = r.userByName(u); err != nil {
+		o.uid, o.gid = uid, uid
+	} else if o.uid, o.gid, err = r.userByName(u); o.forgive(err, 0) != nil {
 		return nil, fmt.Errorf("looking up --chown=%s: %w", r.Chown, err)
 	}
 	if g == "" {
@@ -52,12 +57,24 @@ func (r Request) owner() (*owner, error) {
 		return nil, fmt.Errorf("reading --chown=%s: %w", r.Chown, err)
 	}
 	if !number {
-		if gid, err = r.groupByName(g); err != nil {
+		if gid, err = r.groupByName(g); o.forgive(err, o.gid) != nil {
 			return nil, fmt.Errorf("looking up --chown=%s: %w", r.Chown, err)
+		}
+		if err != nil {
+			gid = o.gid
 		}
 	}
 	o.gid = gid
 	return &o, nil
+}
+
+// forgive takes note of a name that nobody has, for which id is used, and returns any other error.
+func (o *owner) forgive(err error, id int) error {
+	if !errors.Is(err, errNobody) {
+		return err
+	}
+	o.unknown = append(o.unknown, fmt.Sprintf("%s: %d is used", err, id))
+	return nil
 }
 
 // parseID reads a number, or "root" (which is also what nothing means), which needs no looking up. Anything else is a name.
@@ -75,20 +92,20 @@ func parseID(s string) (id int, number bool, err error) {
 	return int(n), true, nil
 }
 
-func (r Request) userByName(name string) (owner, error) {
+func (r Request) userByName(name string) (uid, gid int, err error) {
 	f, err := r.userFile("etc/passwd", "user", name)
 	if err != nil {
-		return owner{}, err
+		return 0, 0, err
 	}
 	defer f.Close()
 	users, err := user.ParsePasswdFilter(f, func(u user.User) bool { return u.Name == name })
 	if err != nil {
-		return owner{}, fmt.Errorf("reading /etc/passwd: %w", err)
+		return 0, 0, fmt.Errorf("reading /etc/passwd: %w", err)
 	}
 	if len(users) == 0 {
-		return owner{}, fmt.Errorf("%w user %q in /etc/passwd", errNobody, name)
+		return 0, 0, fmt.Errorf("%w user %q in /etc/passwd", errNobody, name)
 	}
-	return owner{users[0].Uid, users[0].Gid}, checkID("/etc/passwd", users[0].Uid, users[0].Gid)
+	return users[0].Uid, users[0].Gid, checkID("/etc/passwd", users[0].Uid, users[0].Gid)
 }
 
 func (r Request) groupByName(name string) (int, error) {

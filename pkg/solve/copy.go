@@ -40,10 +40,13 @@ func (st *stage) copy(ctx context.Context, c *plan.Copy) (work, error) {
 		}
 		return files
 	})
-	return work{key: key, do: func(ctx context.Context, _ *progress.Vertex) (_ layer.Layer, err error) {
+	return work{key: key, do: func(ctx context.Context, v *progress.Vertex) (_ layer.Layer, err error) {
 		res, err := copy.Entries(ctx, req)
 		if err != nil {
 			return layer.Layer{}, err
+		}
+		for _, w := range res.Warnings {
+			v.Warn(progress.Warning{Rule: "Copy", Message: w})
 		}
 		defer func() { err = errors.Join(err, res.Close()) }()
 		return st.write(ctx, res.Items, st.Compression)
