@@ -68,7 +68,7 @@ func unharmed(t *testing.T, p *place) {
 	if _, err := os.Lstat(filepath.Join(p.dir, "pwned")); err == nil {
 		t.Error("something was executed on this machine")
 	}
-	if p.result.Took > 20*time.Second {
+	if p.result.Took > 2*time.Minute { // what waits for a FIFO waits for ever; a busy machine takes half a minute for a gigabyte
 		t.Errorf("it took %v", p.result.Took)
 	}
 	if p.result.Code == 0 {
