@@ -29,6 +29,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -78,8 +79,8 @@ type Store struct {
 	closed bool
 }
 
-// Open opens or creates the store below root (mode 0700) and takes its shared lock. A root that is a symlink or belongs to
-// somebody else is refused. What dead processes left unfinished is removed, in the background; snapshots of an earlier
+// Open opens or creates the store below root (mode 0700) and takes its shared lock. A root that is a symlink, belongs to
+// somebody else or holds other files is refused. What dead processes left unfinished is removed, in the background; snapshots of an earlier
 // boot only when no one else has the store open.
 func Open(root string) (*Store, error) {
 	root, err := filepath.Abs(root)
@@ -104,17 +105,22 @@ func Open(root string) (*Store, error) {
 	return s, nil
 }
 
-// makeRoot creates root or checks that it is ours: a real directory, owned by the caller, closed to everyone else.
+// makeRoot creates root or checks that it is ours: a real directory, owned by the caller, closed to everyone else, in which there is a store or
+// nothing.
 func makeRoot(root string) error {
 	if err := os.MkdirAll(filepath.Dir(root), 0o700); err != nil {
 		return err
 	}
-	if err := makeDir(root); err != nil && !errors.Is(err, fs.ErrExist) {
+	err := makeDir(root)
+	if err == nil || !errors.Is(err, fs.ErrExist) {
 		return err
 	}
 	dir, err := os.OpenFile(root, unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
 	if errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENOTDIR) {
-		return errors.New("it is a symlink or no directory")
+		if to, err := filepath.EvalSymlinks(root); err == nil && to != root {
+			return fmt.Errorf("it is a symlink (hint: --root %s)", to)
+		}
+		return errors.New("it is not a directory")
 	}
 	if err != nil {
 		return err
@@ -127,8 +133,34 @@ func makeRoot(root string) error {
 	if uid := fi.Sys().(*syscall.Stat_t).Uid; int(uid) != os.Geteuid() {
 		return fmt.Errorf("it belongs to user %d, not to %d", uid, os.Geteuid())
 	}
+	if err := vacant(dir, fi.Mode()); err != nil {
+		return err
+	}
 	if fi.Mode().Perm() != 0o700 {
 		return dir.Chmod(0o700)
+	}
+	return nil
+}
+
+// vacant refuses a directory that is neither a store nor free to become one: what is named by mistake must keep its files and its mode.
+func vacant(dir *os.File, mode fs.FileMode) error {
+	names, err := dir.Readdirnames(-1)
+	if err != nil {
+		return err
+	}
+	if slices.Contains(names, "lock") && slices.Contains(names, blobsDir) {
+		return nil
+	}
+	const hint = "(hint: --root names a directory for cairn alone, which may be a new one in there)"
+	if mode.Perm()&0o022 != 0 {
+		return fmt.Errorf("others can write to it (mode %03o) %s", mode.Perm(), hint)
+	}
+	for _, n := range names {
+		switch n {
+		case "lock", "containers", "lost+found": // of a store begun, of a fresh file system
+		default:
+			return fmt.Errorf("it holds other files, such as %q %s", n, hint)
+		}
 	}
 	return nil
 }

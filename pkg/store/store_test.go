@@ -103,6 +103,43 @@ func TestOpenClosesRoot(t *testing.T) {
 	}
 }
 
+// What is named by mistake keeps its mode and its files.
+func TestOpenLeavesOthersAlone(t *testing.T) {
+	for name, c := range map[string]struct {
+		mode os.FileMode
+		file string
+		want string
+	}{
+		"temporary files": {0o777 | os.ModeSticky, "", "others can write to it (mode 777)"},
+		"a group's":       {0o770, "", "others can write to it (mode 770)"},
+		"a home":          {0o755, "precious", `it holds other files, such as "precious"`},
+	} {
+		dir := t.TempDir()
+		if c.file != "" {
+			if err := os.WriteFile(filepath.Join(dir, c.file), nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := os.Chmod(dir, c.mode); err != nil {
+			t.Fatal(err)
+		}
+		s, err := Open(dir)
+		if err == nil {
+			s.Close()
+		}
+		if err == nil || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), "hint:") {
+			t.Errorf("%s: %v, want %q", name, err, c.want)
+		}
+		fi, err := os.Stat(dir)
+		if err != nil || fi.Mode()&^os.ModeDir != c.mode {
+			t.Errorf("%s: mode %v, %v", name, fi.Mode(), err)
+		}
+		if entries, _ := os.ReadDir(dir); len(entries) > 1 {
+			t.Errorf("%s: wrote %v", name, entries)
+		}
+	}
+}
+
 func TestOpenRefuses(t *testing.T) {
 	dir := t.TempDir()
 	if err := os.Mkdir(filepath.Join(dir, "real"), 0o700); err != nil {

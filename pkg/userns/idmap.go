@@ -176,10 +176,40 @@ func subIDs(path string, uid int, names []string) ([]extent, error) {
 		}
 	}
 	if len(extents) == 0 {
-		return nil, fmt.Errorf("%s has no range for uid %d (hint: usermod --add-subuids 100000-165535 "+
-			"--add-subgids 100000-165535 <user>)", path, uid)
+		return nil, fmt.Errorf("%s has no range for uid %d (hint: %s)", path, uid, addSubIDs(names))
 	}
 	return extents, nil
+}
+
+// addSubIDs is the command that gives a user, who has the first of names, ranges that nobody has yet.
+func addSubIDs(names []string) string {
+	user := "USER"
+	if len(names) > 0 {
+		user = names[0]
+	}
+	uids, gids := freeSubIDs("/etc/subuid"), freeSubIDs("/etc/subgid")
+	return fmt.Sprintf("usermod --add-subuids %d-%d --add-subgids %d-%d %s", uids, uids+subIDCount-1, gids, gids+subIDCount-1, user)
+}
+
+// subIDCount is how many sub-ids a user is given: what images use, and what adduser gives.
+const subIDCount = 65536
+
+// freeSubIDs returns the first id beyond all that a file gives away.
+func freeSubIDs(path string) uint64 {
+	next := uint64(100000)
+	data, _ := os.ReadFile(path)
+	for line := range strings.Lines(string(data)) {
+		fields := strings.Split(strings.TrimSpace(line), ":")
+		if len(fields) != 3 {
+			continue
+		}
+		first, errA := strconv.ParseUint(fields[1], 10, 32)
+		count, errB := strconv.ParseUint(fields[2], 10, 32)
+		if errA == nil && errB == nil {
+			next = max(next, first+count)
+		}
+	}
+	return next
 }
 
 func parseSubID(line string, uid int, names []string) (first, count uint32, ok bool) {

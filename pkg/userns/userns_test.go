@@ -449,3 +449,21 @@ func TestDecodeStage(t *testing.T) {
 		}
 	}
 }
+
+// The ranges that a hint offers belong to nobody.
+func TestFreeSubIDs(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "subuid")
+	for text, want := range map[string]uint64{
+		"": 100000, "broken\nx:y:z\n": 100000, "a:100000:65536\n": 165536, "b:300000:10\na:100000:65536\n": 300010, "a:5:5\n": 100000,
+	} {
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got := freeSubIDs(file); got != want {
+			t.Errorf("%q: %d, want %d", text, got, want)
+		}
+	}
+	if got := freeSubIDs(file + ".none"); got != 100000 {
+		t.Errorf("no file: %d", got)
+	}
+}
