@@ -167,7 +167,7 @@ func digestFiles(ctx context.Context, recs []record) error {
 			break
 		}
 		g.Go(func() error {
-			d, err := rec.tree.Digest(rec.name)
+			d, err := rec.tree.Digest(ctx, rec.name)
 			if err != nil {
 				return fmt.Errorf("reading %q: %w", "/"+rec.name, err)
 			}

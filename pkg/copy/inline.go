@@ -2,6 +2,7 @@ package copy
 
 import (
 	"bytes"
+	"context"
 	"io"
 	"io/fs"
 
@@ -37,7 +38,7 @@ func (t inline) Open(name string) (io.ReadCloser, error) {
 	return io.NopCloser(bytes.NewReader(t.data)), nil
 }
 
-func (t inline) Digest(name string) (digest.Digest, error) {
+func (t inline) Digest(ctx context.Context, name string) (digest.Digest, error) {
 	if _, err := t.Lstat(name); err != nil {
 		return "", err
 	}

@@ -2,6 +2,7 @@ package copy
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"io/fs"
@@ -135,7 +136,7 @@ func (m *memTree) Open(name string) (io.ReadCloser, error) {
 	return io.NopCloser(bytes.NewReader(m.data[name])), nil
 }
 
-func (m *memTree) Digest(name string) (digest.Digest, error) {
+func (m *memTree) Digest(_ context.Context, name string) (digest.Digest, error) {
 	if _, err := m.Lstat(name); err != nil {
 		return "", err
 	}

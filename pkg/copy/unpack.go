@@ -196,7 +196,9 @@ func (x *extractor) fill(n *node, h *tar.Header, content io.Reader) error {
 			return err
 		}
 		n.Open = func() (io.ReadCloser, error) { return io.NopCloser(io.NewSectionReader(sec, 0, sec.Size())), nil }
-		n.digest = func() (digest.Digest, error) { return digest.FromReader(io.NewSectionReader(sec, 0, sec.Size())) }
+		n.digest = func(ctx context.Context) (digest.Digest, error) {
+			return digest.FromReader(layer.Until(ctx, io.NewSectionReader(sec, 0, sec.Size())))
+		}
 	case tar.TypeSymlink:
 		n.Type, n.Mode, n.Linkname = layer.Symlink, 0o777, h.Linkname
 	case tar.TypeChar, tar.TypeBlock:

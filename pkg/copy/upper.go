@@ -32,7 +32,7 @@ type node struct {
 	// link is equal for the files that are hard links of each other; "" for a file of its own.
 	link string
 	// digest computes the digest of the content of a file.
-	digest func() (digest.Digest, error)
+	digest func(context.Context) (digest.Digest, error)
 }
 
 func newUpper(lower layer.Tree, now time.Time) *upper {
@@ -105,7 +105,7 @@ func (u *upper) items(ctx context.Context) ([]layer.Item, error) {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		same, err := u.same(n)
+		same, err := u.same(ctx, n)
 		if err != nil {
 			return nil, err
 		}
@@ -126,7 +126,7 @@ func (u *upper) items(ctx context.Context) ([]layer.Item, error) {
 
 // same reports whether lower has exactly this. Times of directories do not count, nor fractions of a second, which layers do
 // not keep (BuildKit leaves unchanged entries out of a layer by the same comparison, util/overlay).
-func (u *upper) same(n *node) (bool, error) {
+func (u *upper) same(ctx context.Context, n *node) (bool, error) {
 	if u.lower == nil {
 		return false, nil
 	}
@@ -160,15 +160,15 @@ func (u *upper) same(n *node) (bool, error) {
 	if n.Type != layer.File || n.Size == 0 {
 		return true, nil
 	}
-	return u.sameContent(n)
+	return u.sameContent(ctx, n)
 }
 
-func (u *upper) sameContent(n *node) (bool, error) {
-	mine, err := n.digest()
+func (u *upper) sameContent(ctx context.Context, n *node) (bool, error) {
+	mine, err := n.digest(ctx)
 	if err != nil {
 		return false, fmt.Errorf("reading the source of %q: %w", "/"+n.Path, err)
 	}
-	below, err := u.lower.Digest(n.Path)
+	below, err := u.lower.Digest(ctx, n.Path)
 	if err != nil {
 		return false, fmt.Errorf("reading %q of the stage: %w", "/"+n.Path, err)
 	}
@@ -263,16 +263,16 @@ func (v view) Lstat(name string) (layer.Entry, error) {
 
 var errView = errors.New("copy: not shown")
 
-func (view) ReadDir(string) ([]layer.Entry, error) { return nil, errView }
-func (view) Open(string) (io.ReadCloser, error)    { return nil, errView }
-func (view) Digest(string) (digest.Digest, error)  { return "", errView }
-func (view) LinkID(string) (string, error)         { return "", nil }
+func (view) ReadDir(string) ([]layer.Entry, error)                 { return nil, errView }
+func (view) Open(string) (io.ReadCloser, error)                    { return nil, errView }
+func (view) Digest(context.Context, string) (digest.Digest, error) { return "", errView }
+func (view) LinkID(string) (string, error)                         { return "", nil }
 func opener(t layer.Tree, name string) func() (io.ReadCloser, error) {
 	return func() (io.ReadCloser, error) { return t.Open(name) }
 }
 
-func digestOf(t layer.Tree, name string) func() (digest.Digest, error) {
-	return func() (digest.Digest, error) { return t.Digest(name) }
+func digestOf(t layer.Tree, name string) func(context.Context) (digest.Digest, error) {
+	return func(ctx context.Context) (digest.Digest, error) { return t.Digest(ctx, name) }
 }
 
 // linkGroup gives the files of one match that are hard links of each other the same key.

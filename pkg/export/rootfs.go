@@ -118,7 +118,7 @@ func (e *exporter) writeRootfs(ctx context.Context, w io.Writer) error {
 			return err
 		}
 	}
-	if err := layer.WriteAll(lw, items); err != nil {
+	if err := layer.WriteAll(ctx, lw, items); err != nil {
 		return err
 	}
 	_, _, _, err = lw.Close()

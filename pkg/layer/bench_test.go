@@ -70,7 +70,7 @@ func BenchmarkWrite(b *testing.B) {
 				if err != nil {
 					b.Fatal(err)
 				}
-				if err := WriteAll(w, items); err != nil {
+				if err := WriteAll(context.Background(), w, items); err != nil {
 					b.Fatal(err)
 				}
 				if _, _, _, err := w.Close(); err != nil {

@@ -63,7 +63,7 @@ func (d *differ) diff(ctx context.Context, dir string, w *Writer) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if err := d.write(w, c); err != nil {
+		if err := d.write(ctx, w, c); err != nil {
 			return err
 		}
 	}
@@ -177,7 +177,7 @@ func (d *differ) compare(ctx context.Context, dir, base string, hides bool) erro
 			return err
 		}
 	}
-	same, err := d.same(&c.e, &old, &st)
+	same, err := d.same(ctx, &c.e, &old, &st)
 	if err != nil {
 		return fmt.Errorf("%q: %w", name, err)
 	}
@@ -232,7 +232,7 @@ func (d *differ) directory(e *Entry) (opaque bool, err error) {
 }
 
 // same reports whether e is what lower has.
-func (d *differ) same(e, old *Entry, st *unix.Stat_t) (bool, error) {
+func (d *differ) same(ctx context.Context, e, old *Entry, st *unix.Stat_t) (bool, error) {
 	if e.Type != old.Type || e.Mode != old.Mode || e.UID != old.UID || e.GID != old.GID ||
 		e.Devmajor != old.Devmajor || e.Devminor != old.Devminor || e.Linkname != old.Linkname {
 		return false, nil
@@ -258,12 +258,12 @@ func (d *differ) same(e, old *Entry, st *unix.Stat_t) (bool, error) {
 	if err != nil || !maps.Equal(own, layerXattrs(old.Xattrs)) {
 		return false, err
 	}
-	want, err := d.lower.Digest(e.Path)
+	want, err := d.lower.Digest(ctx, e.Path)
 	if err != nil {
 		return false, err
 	}
 	hash := sha256.New()
-	if _, err := io.Copy(hash, f); err != nil {
+	if _, err := io.Copy(hash, Until(ctx, f)); err != nil {
 		return false, err
 	}
 	return hexDigest(hash.Sum(nil)) == want, nil
@@ -329,7 +329,7 @@ func (d *differ) wanted() []*change {
 }
 
 // write adds one entry, opening a file for its content and attributes.
-func (d *differ) write(w *Writer, c *change) error {
+func (d *differ) write(ctx context.Context, w *Writer, c *change) error {
 	if c.e.Type != File {
 		return w.Add(c.e, nil)
 	}
@@ -346,5 +346,5 @@ func (d *differ) write(w *Writer, c *change) error {
 		return fmt.Errorf("writing layer entry %q: its content is below, as metacopy leaves it, which is not supported", c.e.Path)
 	}
 	c.e.Xattrs = own
-	return w.Add(c.e, f)
+	return w.Add(c.e, Until(ctx, f))
 }

@@ -1,6 +1,7 @@
 package layer
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -134,13 +135,13 @@ func (t *DirTree) Open(name string) (io.ReadCloser, error) {
 }
 
 // Digest implements Tree. It reads the file every time.
-func (t *DirTree) Digest(name string) (digest.Digest, error) {
+func (t *DirTree) Digest(ctx context.Context, name string) (digest.Digest, error) {
 	f, err := t.Open(name)
 	if err != nil {
 		return "", err
 	}
 	defer f.Close()
-	return digest.Canonical.FromReader(f)
+	return digest.Canonical.FromReader(Until(ctx, f))
 }
 
 // LinkID implements Tree.

@@ -1,6 +1,7 @@
 package layer
 
 import (
+	"context"
 	"io"
 	"slices"
 )
@@ -12,9 +13,9 @@ type Item struct {
 	Open func() (io.ReadCloser, error)
 }
 
-// WriteAll writes items in the order of a layer, whatever order they come in. It adds nothing of its own; of several items
-// with one path the last wins. Items is not changed.
-func WriteAll(w *Writer, items []Item) error {
+// WriteAll writes items in the order of a layer, whatever order they come in, until ctx ends. It adds nothing of its own; of several
+// items with one path the last wins. Items is not changed.
+func WriteAll(ctx context.Context, w *Writer, items []Item) error {
 	order := make([]*Item, len(items))
 	for i := range items {
 		order[i] = &items[i]
@@ -25,14 +26,17 @@ func WriteAll(w *Writer, items []Item) error {
 		if i+1 < len(order) && order[i+1].Path == it.Path {
 			continue
 		}
-		if err := writeItem(w, it); err != nil {
+		if err := ctx.Err(); err != nil {
+			return context.Cause(ctx)
+		}
+		if err := writeItem(ctx, w, it); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func writeItem(w *Writer, it *Item) error {
+func writeItem(ctx context.Context, w *Writer, it *Item) error {
 	if it.Type != File || it.Open == nil {
 		return w.Add(it.Entry, nil)
 	}
@@ -41,5 +45,19 @@ func writeItem(w *Writer, it *Item) error {
 		return err
 	}
 	defer content.Close()
-	return w.Add(it.Entry, content)
+	return w.Add(it.Entry, Until(ctx, content))
 }
+
+// Until reads from r until ctx ends, whose cause is then the error.
+func Until(ctx context.Context, r io.Reader) io.Reader {
+	return readerFunc(func(p []byte) (int, error) {
+		if ctx.Err() != nil {
+			return 0, context.Cause(ctx)
+		}
+		return r.Read(p)
+	})
+}
+
+type readerFunc func(p []byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }

@@ -9,6 +9,7 @@
 package layer
 
 import (
+	"context"
 	"io"
 	"time"
 
@@ -76,8 +77,8 @@ type Tree interface {
 	ReadDir(name string) ([]Entry, error)
 	// Open returns the content of a regular file.
 	Open(name string) (io.ReadCloser, error)
-	// Digest returns the digest of a regular file's content. It may be remembered from an earlier read.
-	Digest(name string) (digest.Digest, error)
+	// Digest returns the digest of a regular file's content. It may be remembered from an earlier read; else the file is read, until ctx ends.
+	Digest(ctx context.Context, name string) (digest.Digest, error)
 	// LinkID returns a value that is equal for names of one tree that are hard links of each other, and "" for a file with
 	// one name.
 	LinkID(name string) (string, error)

@@ -1,6 +1,7 @@
 package layer
 
 import (
+	"context"
 	"io"
 	"sync"
 
@@ -36,12 +37,12 @@ func (t lazyTree) Open(name string) (io.ReadCloser, error) {
 	return tree.Open(name)
 }
 
-func (t lazyTree) Digest(name string) (digest.Digest, error) {
+func (t lazyTree) Digest(ctx context.Context, name string) (digest.Digest, error) {
 	tree, err := t()
 	if err != nil {
 		return "", err
 	}
-	return tree.Digest(name)
+	return tree.Digest(ctx, name)
 }
 
 func (t lazyTree) LinkID(name string) (string, error) {

@@ -2,6 +2,7 @@ package layer
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -277,7 +278,7 @@ func (s *stack) file(op, name string) (found, error) {
 	return f, err
 }
 
-func (s *stack) Digest(name string) (digest.Digest, error) {
+func (s *stack) Digest(ctx context.Context, name string) (digest.Digest, error) {
 	f, err := s.file("digest", name)
 	if err != nil || f.entry.Digest != "" {
 		return f.entry.Digest, err
@@ -287,7 +288,7 @@ func (s *stack) Digest(name string) (digest.Digest, error) {
 		return "", err
 	}
 	defer r.Close()
-	return digest.Canonical.FromReader(r)
+	return digest.Canonical.FromReader(Until(ctx, r))
 }
 
 // LinkID counts only names that can be seen: one whose fellows were removed or replaced by a layer above has no links left.

@@ -153,7 +153,7 @@ func show(t testing.TB, tree Tree, content bool) string {
 			links[id] = append(links[id], e.Path)
 		}
 		if e.Type == File && content {
-			d, err := tree.Digest(e.Path)
+			d, err := tree.Digest(t.Context(), e.Path)
 			must(t, err)
 			fmt.Fprint(&b, " ", d)
 		}

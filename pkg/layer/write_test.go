@@ -36,7 +36,7 @@ func write(t testing.TB, c Compression, items ...Item) built {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := WriteAll(w, items); err != nil {
+	if err := WriteAll(context.Background(), w, items); err != nil {
 		t.Fatal(err)
 	}
 	return closed(t, w, &b)
@@ -215,7 +215,7 @@ func TestWriterRefuses(t *testing.T) {
 				t.Fatal(err)
 			}
 			for i := range items {
-				if err = writeItem(w, &items[i]); err != nil {
+				if err = writeItem(t.Context(), w, &items[i]); err != nil {
 					break
 				}
 			}
@@ -251,7 +251,7 @@ func TestWriterClamp(t *testing.T) {
 	w.Clamp = &limit
 	old := file("old", "x")
 	old.ModTime = time.Unix(400, 999)
-	if err := WriteAll(w, []Item{file("new", "x"), old, entry("gone", Whiteout)}); err != nil {
+	if err := WriteAll(context.Background(), w, []Item{file("new", "x"), old, entry("gone", Whiteout)}); err != nil {
 		t.Fatal(err)
 	}
 	l := closed(t, w, &b)
@@ -286,7 +286,7 @@ func TestRewrite(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.Clamp = &limit
-	if err := WriteAll(w, everything()); err != nil {
+	if err := WriteAll(context.Background(), w, everything()); err != nil {
 		t.Fatal(err)
 	}
 	want := closed(t, w, &c)
@@ -382,3 +382,24 @@ func TestGzipReportsErrors(t *testing.T) {
 type failingWriter struct{}
 
 func (failingWriter) Write([]byte) (int, error) { return 0, errors.New("no space") }
+
+// A layer that is being written ends with its context, in the middle of a file too.
+func TestWriteAllCancelled(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithCancelCause(t.Context())
+	stop := errors.New("stopped")
+	endless := Item{Entry: Entry{Path: "endless", Type: File, Size: 1 << 60}, Open: func() (io.ReadCloser, error) {
+		return io.NopCloser(readerFunc(func(p []byte) (int, error) {
+			cancel(stop)
+			clear(p)
+			return len(p), nil
+		})), nil
+	}}
+	w, err := NewWriter(io.Discard, Compression{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := WriteAll(ctx, w, []Item{endless}); !errors.Is(err, stop) {
+		t.Errorf("WriteAll: %v", err)
+	}
+}

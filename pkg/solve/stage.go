@@ -270,7 +270,7 @@ func (s *solver) write(ctx context.Context, files []layer.Item, c layer.Compress
 	if err != nil {
 		return layer.Layer{}, err
 	}
-	if err := layer.WriteAll(w, files); err != nil {
+	if err := layer.WriteAll(ctx, w, files); err != nil {
 		return layer.Layer{}, err
 	}
 	diffID, mediaType, ix, err := w.Close()

@@ -2,6 +2,7 @@ package source
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"io"
 	"io/fs"
@@ -467,7 +468,7 @@ func (t *dirTree) openFile(name string) (*dirNode, *checkedFile, error) {
 }
 
 // Digest implements layer.Tree.
-func (t *dirTree) Digest(name string) (digest.Digest, error) {
+func (t *dirTree) Digest(ctx context.Context, name string) (digest.Digest, error) {
 	t.mu.Lock()
 	n, err := t.lookup(name)
 	if err != nil {
@@ -493,7 +494,7 @@ func (t *dirTree) Digest(name string) (digest.Digest, error) {
 	h := digest.Canonical.Digester()
 	buf := t.buffers.get()
 	defer t.buffers.put(buf)
-	if err := f.copyTo(h.Hash(), *buf); err != nil {
+	if err := f.copyTo(ctx, h.Hash(), *buf); err != nil {
 		return "", err
 	}
 	d := h.Digest()

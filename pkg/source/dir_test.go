@@ -112,7 +112,7 @@ func TestDirEntries(t *testing.T) {
 	if ida == "" || ida != idh || idb != "" {
 		t.Errorf("link ids %q %q %q", ida, idh, idb)
 	}
-	d, err := c.Digest("d/b")
+	d, err := c.Digest(t.Context(), "d/b")
 	if err != nil || d != digest.FromString("22") {
 		t.Errorf("digest %s, %v", d, err)
 	}
@@ -144,7 +144,7 @@ func TestC3SymlinksDoNotLeaveTheContext(t *testing.T) {
 				t.Errorf("HOST FILE WAS READ through %s, resolved to %s: %q", name, p, data)
 			}
 		}
-		if _, err := c.Digest(name); err == nil {
+		if _, err := c.Digest(t.Context(), name); err == nil {
 			t.Errorf("HOST FILE WAS HASHED through %s", name)
 		}
 	}
@@ -274,7 +274,7 @@ func TestC4ChangeBetweenHashAndCopy(t *testing.T) {
 	dir := t.TempDir()
 	write(t, dir, "f=before", "g=before")
 	c := openTestDir(t, dir)
-	if _, err := c.Digest("f"); err != nil {
+	if _, err := c.Digest(t.Context(), "f"); err != nil {
 		t.Fatal(err)
 	}
 	write(t, dir, "f=after!")
@@ -337,7 +337,7 @@ func TestDigestsAreRemembered(t *testing.T) {
 			t.Fatal(err)
 		}
 		for range 2 {
-			if d, err := c.Digest("f"); err != nil || d != digest.FromString("1") {
+			if d, err := c.Digest(t.Context(), "f"); err != nil || d != digest.FromString("1") {
 				t.Errorf("digest %s, %v", d, err)
 			}
 		}
@@ -357,7 +357,7 @@ func TestDigestsAreRemembered(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	if d, _ := c.Digest("f"); d != digest.FromString("other") {
+	if d, _ := c.Digest(t.Context(), "f"); d != digest.FromString("other") {
 		t.Errorf("the file was read although its digest is known: %s", d)
 	}
 }

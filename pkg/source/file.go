@@ -1,6 +1,7 @@
 package source
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -59,9 +60,12 @@ func (c *checkedFile) Close() error {
 	return unix.Close(fd)
 }
 
-// copyTo writes the content to w by way of buf.
-func (c *checkedFile) copyTo(w io.Writer, buf []byte) error {
+// copyTo writes the content to w by way of buf, until ctx ends.
+func (c *checkedFile) copyTo(ctx context.Context, w io.Writer, buf []byte) error {
 	for {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
 		n, err := c.Read(buf)
 		if errors.Is(err, io.EOF) {
 			return nil

@@ -531,7 +531,7 @@ func TestHTTPKeptFile(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		d, err := c.Digest(name)
+		d, err := c.Digest(t.Context(), name)
 		if err != nil || d != digest.FromBytes(data) {
 			t.Errorf("digest %s, %v", d, err)
 		}

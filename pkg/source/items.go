@@ -1,6 +1,7 @@
 package source
 
 import (
+	"context"
 	"io"
 	"io/fs"
 	"path"
@@ -102,7 +103,7 @@ func (t *itemTree) Open(name string) (io.ReadCloser, error) {
 }
 
 // Digest implements layer.Tree.
-func (t *itemTree) Digest(name string) (digest.Digest, error) {
+func (t *itemTree) Digest(ctx context.Context, name string) (digest.Digest, error) {
 	it, ok := t.file(name)
 	if ok && it.Digest != "" {
 		return it.Digest, nil
@@ -118,7 +119,7 @@ func (t *itemTree) Digest(name string) (digest.Digest, error) {
 		return "", err
 	}
 	defer f.Close()
-	if d, err = digest.FromReader(f); err != nil {
+	if d, err = digest.FromReader(layer.Until(ctx, f)); err != nil {
 		return "", err
 	}
 	t.mu.Lock()

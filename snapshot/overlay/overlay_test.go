@@ -131,7 +131,7 @@ func newChain(t *testing.T, dir string, n int) (*store.Store, []layer.Layer) {
 		if i%2 == 1 {
 			items = append(items, layer.Item{Entry: layer.Entry{Path: "f" + strconv.Itoa(i-1), Type: layer.Whiteout}})
 		}
-		if err := layer.WriteAll(w, items); err != nil {
+		if err := layer.WriteAll(context.Background(), w, items); err != nil {
 			t.Fatal(err)
 		}
 		diffID, mediaType, _, err := w.Close()

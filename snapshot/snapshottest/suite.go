@@ -137,7 +137,7 @@ func (e *env) layerOf(t *testing.T, content map[string]string, entries ...layer.
 		}
 		items = append(items, item)
 	}
-	must(t, layer.WriteAll(w, items))
+	must(t, layer.WriteAll(t.Context(), w, items))
 	diffID, mediaType, _, err := w.Close()
 	must(t, err)
 	desc, err := blob.Commit("")

@@ -159,7 +159,7 @@ func (f *Fixture) layer(t testing.TB, files []file) layer.Layer {
 		}
 		items = append(items, it)
 	}
-	if err := layer.WriteAll(lw, items); err != nil {
+	if err := layer.WriteAll(context.Background(), lw, items); err != nil {
 		t.Fatal(err)
 	}
 	diffID, mt, ix, err := lw.Close()
