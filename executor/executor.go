@@ -141,17 +141,22 @@ type Ulimit struct {
 	Soft, Hard int64
 }
 
-// ExitError is the end of a process that ran and did not exit with 0.
+// ExitError is the end of a process that ran and did not exit with 0, or of one whose command could not be executed.
 type ExitError struct {
 	// Code is the exit status, or 128+n after signal n.
 	Code int
 	// Signal is the signal that ended the process, 0 if none did.
 	Signal int
+	// Reason says why the command could not be executed, as a shell would; "" where it ran.
+	Reason string
 }
 
 func (e *ExitError) Error() string {
 	if e.Signal != 0 {
 		return fmt.Sprintf("exit code: %d (signal %d)", e.Code, e.Signal)
+	}
+	if e.Reason != "" {
+		return fmt.Sprintf("exit code: %d: %s", e.Code, e.Reason)
 	}
 	return fmt.Sprintf("exit code: %d", e.Code)
 }

@@ -25,6 +25,7 @@ func TestErrors(t *testing.T) {
 		{name: "failing RUN", dockerfile: "FROM " + base + "\n\nRUN echo before; echo at fault >&2; exit 42\nRUN true\n", code: 1,
 			text: "exit code: 42"},
 		{name: "missing command", dockerfile: "FROM " + base + "\nRUN no-such-program\n", code: 1, text: "exit code: 127"},
+		{name: "missing shell", dockerfile: "FROM scratch\nRUN true\n", code: 1, text: `exit code: 127: exec: "/bin/sh": stat /bin/sh: no such file or directory`},
 		{name: "missing file", dockerfile: "FROM " + base + "\nCOPY mising.txt /\n", code: 1, text: "mising.txt", hint: "missing.txt"},
 		{name: "unknown instruction", dockerfile: "FROM " + base + "\nCOPPY a b\n", code: 1, text: "COPPY", hint: "COPY"},
 		{name: "unknown instruction flag", dockerfile: "FROM " + base + "\nRUN --monut=type=tmpfs,target=/x true\n", code: 1, text: "monut", hint: "mount"},

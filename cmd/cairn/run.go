@@ -70,19 +70,12 @@ func (in invocation) runImage(c *cli.Context, req *runRequest) (err error) {
 	}
 	err = e.rung.Executor.Run(c.Context, spec)
 	if exit, ok := errors.AsType[*executor.ExitError](err); ok {
-		if exit.Code == 126 || exit.Code == 127 {
-			in.explainNotFound(err, exit)
+		if exit.Reason != "" {
+			writeLine(in.stderr, "cairn: "+exit.Reason)
 		}
 		return exited{exit.Code}
 	}
 	return err
-}
-
-// explainNotFound says why a command could not be executed; where the command itself ended with such a code, nothing is said.
-func (in invocation) explainNotFound(err error, exit *executor.ExitError) {
-	if err.Error() != exit.Error() {
-		writeLine(in.stderr, "cairn: "+err.Error())
-	}
 }
 
 // joinAfter adds what went wrong when cleaning up after a command, whose own exit code comes first.

@@ -116,6 +116,10 @@ func testCannotExecute(t *testing.T, e executor.Executor) {
 		if got := exitCode(err); got != c.code || !strings.Contains(err.Error(), c.text) {
 			t.Errorf("%s: exit code %d, %v; want %d and %q", c.command, got, err, c.code, c.text)
 		}
+		var exit *executor.ExitError
+		if c.text != "" && (!errors.As(err, &exit) || !strings.Contains(exit.Reason, c.text)) {
+			t.Errorf("%s: the reason of %v is not %q", c.command, err, c.text)
+		}
 	}
 }
 

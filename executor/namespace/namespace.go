@@ -148,7 +148,7 @@ type run struct {
 }
 
 // Run implements executor.Executor. A command that does not exist or cannot be executed is, as for a shell, an
-// *executor.ExitError of 127 or 126, wrapped in what was wrong with it.
+// *executor.ExitError of 127 or 126 with the reason.
 func (e *Executor) Run(ctx context.Context, spec executor.Spec) error {
 	if err := process.Check(spec); err != nil {
 		return err
@@ -300,16 +300,16 @@ func (r *run) startError(p *program, rep report) error {
 	f, errno := p.failures[rep.index], syscall.Errno(rep.errno)
 	switch f.kind {
 	case failedSearch:
-		return fmt.Errorf("%sexecutable file not found in $PATH: %w", f.text, &executor.ExitError{Code: 127})
+		return &executor.ExitError{Code: 127, Reason: f.text + "executable file not found in $PATH"}
 	case failedLookup:
 		switch errno {
 		case unix.ENOENT, unix.ENOTDIR:
-			return fmt.Errorf("%s%w: %w", f.text, errno, &executor.ExitError{Code: 127})
+			return &executor.ExitError{Code: 127, Reason: f.text + errno.Error()}
 		case unix.EACCES, unix.EISDIR:
-			return fmt.Errorf("%s%w: %w", f.text, errno, &executor.ExitError{Code: 126})
+			return &executor.ExitError{Code: 126, Reason: f.text + errno.Error()}
 		}
 	case failedExec:
-		return fmt.Errorf("%s%w: %w", f.text, errno, &executor.ExitError{Code: 255})
+		return &executor.ExitError{Code: 255, Reason: f.text + errno.Error()}
 	case failedSetup:
 	}
 	return fmt.Errorf("running %q: %s: %w", r.spec.Process.Args[0], f.text, errno)

@@ -77,7 +77,7 @@ func (e *Executor) Name() string { return "ptrace" }
 func (e *Executor) Mountless() {}
 
 // Run implements executor.Executor. A command that does not exist or cannot be executed is, as for a shell, an
-// *executor.ExitError of 127 or 126, wrapped in what was wrong with it.
+// *executor.ExitError of 127 or 126 with the reason.
 func (e *Executor) Run(ctx context.Context, spec executor.Spec) (err error) {
 	if err := process.Check(spec); err != nil {
 		return err
@@ -212,7 +212,7 @@ func (r *run) outcome(ctx context.Context, last report) error {
 	}
 	switch {
 	case last.Error != "" && last.Code != 0:
-		return fmt.Errorf("%s: %w", last.Error, &executor.ExitError{Code: last.Code})
+		return &executor.ExitError{Code: last.Code, Reason: last.Error}
 	case last.Error != "":
 		return fmt.Errorf("running %q: %s", name, last.Error)
 	case last.Signal != 0:

@@ -103,7 +103,7 @@ func (e *Executor) Name() string { return "runc" }
 const runPrefix = "run-"
 
 // Run implements executor.Executor. A command that does not exist or cannot be executed is, as for a shell, an
-// *executor.ExitError of 127 or 126, wrapped in what was wrong with it.
+// *executor.ExitError of 127 or 126 with the reason.
 func (e *Executor) Run(ctx context.Context, spec executor.Spec) error {
 	if err := process.Check(spec); err != nil {
 		return err
@@ -255,12 +255,12 @@ func startError(name string, err error) error {
 	text = strings.TrimSpace(text[i:])
 	for _, s := range []string{"executable file not found in $PATH", "no such file or directory", "not a directory"} {
 		if strings.HasSuffix(text, s) {
-			return fmt.Errorf("%s: %w", text, &executor.ExitError{Code: 127})
+			return &executor.ExitError{Code: 127, Reason: text}
 		}
 	}
 	for _, s := range []string{"permission denied", "is a directory"} {
 		if strings.HasSuffix(text, s) {
-			return fmt.Errorf("%s: %w", text, &executor.ExitError{Code: 126})
+			return &executor.ExitError{Code: 126, Reason: text}
 		}
 	}
 	return fmt.Errorf("running %q: %w", name, err)

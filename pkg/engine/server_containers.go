@@ -198,10 +198,7 @@ func (c *container) finish(err error) {
 	var exit *executor.ExitError
 	switch {
 	case errors.As(err, &exit):
-		c.state.ExitCode = exit.Code
-		if err.Error() != exit.Error() {
-			c.state.Error = err.Error()
-		}
+		c.state.ExitCode, c.state.Error = exit.Code, exit.Reason
 	case err != nil:
 		c.state.ExitCode, c.state.Error = 128, err.Error()
 	}
@@ -217,7 +214,7 @@ func (c *container) finish(err error) {
 func (c *container) failure() error {
 	st := c.inspect()
 	if st.ExitCode == 126 || st.ExitCode == 127 {
-		return fmt.Errorf("%s: %w", st.Error, &executor.ExitError{Code: st.ExitCode})
+		return &executor.ExitError{Code: st.ExitCode, Reason: st.Error}
 	}
 	return errors.New(st.Error)
 }

@@ -241,7 +241,7 @@ func TestC4SpecialFiles(t *testing.T) {
 	if data, err := io.ReadAll(r); err != nil || len(data) > 0 {
 		t.Errorf("the socket holds %q, %v", data, err)
 	}
-	if d, err := c.Digest("sock"); err != nil || d != digest.FromString("") {
+	if d, err := c.Digest(t.Context(), "sock"); err != nil || d != digest.FromString("") {
 		t.Errorf("the digest of the socket is %s, %v", d, err)
 	}
 	if _, err := c.Open("fifo"); err == nil {

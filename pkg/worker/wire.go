@@ -43,9 +43,10 @@ const (
 type Error struct {
 	Message string `json:"message"`
 	Kind    Kind   `json:"kind,omitempty"`
-	// ExitCode and Signal are those of a process that ended so, for Exit.
-	ExitCode int `json:"exitCode,omitempty"`
-	Signal   int `json:"signal,omitempty"`
+	// ExitCode, Signal and Reason are those of a process that ended so, for Exit.
+	ExitCode int    `json:"exitCode,omitempty"`
+	Signal   int    `json:"signal,omitempty"`
+	Reason   string `json:"reason,omitempty"`
 	// Excerpt shows the lines of the Dockerfile that a failed build is about.
 	Text string `json:"excerpt,omitempty"`
 }
@@ -66,7 +67,7 @@ func (e *Error) Unwrap() error {
 	case Canceled:
 		return context.Canceled
 	case Exit:
-		return &executor.ExitError{Code: e.ExitCode, Signal: e.Signal}
+		return &executor.ExitError{Code: e.ExitCode, Signal: e.Signal, Reason: e.Reason}
 	}
 	return nil
 }
@@ -96,11 +97,11 @@ func encodeError(err error) *Error {
 	case errors.As(err, &kind):
 		e.Kind = kind.kind
 	case errors.As(err, &passed):
-		e.Kind, e.ExitCode, e.Signal = passed.Kind, passed.ExitCode, passed.Signal
+		e.Kind, e.ExitCode, e.Signal, e.Reason = passed.Kind, passed.ExitCode, passed.Signal, passed.Reason
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		e.Kind = Canceled
 	case errors.As(err, &exit):
-		e.Kind, e.ExitCode, e.Signal = Exit, exit.Code, exit.Signal
+		e.Kind, e.ExitCode, e.Signal, e.Reason = Exit, exit.Code, exit.Signal, exit.Reason
 	case errors.Is(err, fs.ErrNotExist):
 		e.Kind = NotFound
 	}
