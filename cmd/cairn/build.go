@@ -41,6 +41,9 @@ func (in invocation) build(c *cli.Context) (err error) {
 	if req.options.Run.Secrets, err = readSecrets(req.secrets, in.env); err != nil {
 		return err
 	}
+	if err := req.checkFiles(); err != nil {
+		return err
+	}
 	e, err := in.openEngine(c, req.isolation)
 	if err != nil {
 		return err
@@ -68,28 +71,38 @@ func (in invocation) build(c *cli.Context) (err error) {
 	return in.finish(req, res)
 }
 
-// finish writes what the command line wants to know about the result.
+// checkFiles finds out before anything is built whether what there will be to say about it can be written.
+func (r *buildRequest) checkFiles() error {
+	for flag, file := range map[string]string{"iidfile": r.iidFile, "metadata-file": r.metadataFile} {
+		if file == "" {
+			continue
+		}
+		if err := export.CheckFile(file); err != nil {
+			return usagef("--%s: %w", flag, err)
+		}
+	}
+	return nil
+}
+
+// finish writes what the command line wants to know about the result. One that cannot be written keeps no other from it: the image is there.
 func (in invocation) finish(req *buildRequest, res build.Result) error {
+	var errs []error
 	if req.metadataFile != "" {
 		data, err := json.MarshalIndent(res.Exported.Metadata(), "", "  ")
-		if err != nil {
-			return fmt.Errorf("writing %s: %w", req.metadataFile, err)
+		if err == nil {
+			err = export.WriteFile(req.metadataFile, append(data, '\n'))
 		}
-		if err := export.WriteFile(req.metadataFile, append(data, '\n')); err != nil {
-			return err
-		}
+		errs = append(errs, err)
 	}
 	id := res.Exported.ImageID().String()
 	if req.iidFile != "" {
-		if err := export.WriteFile(req.iidFile, []byte(id)); err != nil {
-			return err
-		}
+		errs = append(errs, export.WriteFile(req.iidFile, []byte(id)))
 	}
 	if req.quiet && id != "" && !req.toStdout() {
 		_, err := fmt.Fprintln(in.stdout, id)
-		return err
+		errs = append(errs, err)
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // toStdout reports whether standard output carries an image already.

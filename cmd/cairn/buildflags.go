@@ -127,7 +127,13 @@ func (in invocation) parseBuild(c *cli.Context) (*buildRequest, error) {
 	if o.Share, err = parseShare(c); err != nil {
 		return nil, err
 	}
-	return req, in.parseResult(c, o)
+	if err := in.parseResult(c, o); err != nil {
+		return nil, err
+	}
+	if err := o.Check(); err != nil {
+		return nil, usagef("%w", err)
+	}
+	return req, nil
 }
 
 // parsePlanArgs reads what the Dockerfile is planned for.

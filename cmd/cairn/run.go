@@ -60,7 +60,7 @@ func (in invocation) runImage(c *cli.Context, req *runRequest) (err error) {
 		return err
 	}
 	defer func() { err = joinAfter(err, rw.Release()) }()
-	spec := req.spec
+	spec := &req.spec
 	spec.Root, spec.Owners = rw.Root(), snapshot.OwnersOf(rw)
 	if err := complete(&spec.Process, img, req); err != nil {
 		return err
@@ -68,7 +68,7 @@ func (in invocation) runImage(c *cli.Context, req *runRequest) (err error) {
 	if err := pathrs.MkdirAll(rw.Root(), spec.Process.Dir, 0o755); err != nil {
 		return fmt.Errorf("making working directory %s: %w", spec.Process.Dir, err)
 	}
-	err = e.rung.Executor.Run(c.Context, spec)
+	err = e.rung.Executor.Run(c.Context, *spec)
 	if exit, ok := errors.AsType[*executor.ExitError](err); ok {
 		if exit.Reason != "" {
 			writeLine(in.stderr, "cairn: "+exit.Reason)
@@ -137,6 +137,9 @@ func complete(p *executor.Process, img plan.ResolvedImage, req *runRequest) erro
 		return failf("image %s names no command", req.image).withHint("cairn run %s COMMAND", req.image)
 	}
 	p.Env = mergeEnv(conf.Env, req.env)
+	if req.terminal {
+		p.Env = mergeEnv([]string{"TERM=xterm"}, p.Env) // Docker's word, unless the image or the user has another
+	}
 	p.User, p.Dir = conf.User, conf.WorkingDir
 	if req.user != "" {
 		p.User = req.user

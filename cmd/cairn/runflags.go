@@ -82,7 +82,11 @@ func (in invocation) parseRun(c *cli.Context) (_ *runRequest, err error) {
 		}
 		req.env = append(req.env, lines...)
 	}
-	req.env = append(req.env, expandEnv(c.StringSlice("env"), in.env)...)
+	given, err := expandEnv("env", c.StringSlice("env"), in.env)
+	if err != nil {
+		return nil, err
+	}
+	req.env = append(req.env, given...)
 	if req.workdir != "" && !path.IsAbs(req.workdir) {
 		return nil, usagef("--workdir %q: not an absolute path", req.workdir)
 	}
@@ -129,14 +133,18 @@ func (in invocation) parseStreams(req *runRequest) error {
 	return nil
 }
 
-// parseVolumes reads --volume values: SOURCE:TARGET[:ro|rw], where SOURCE is on this machine.
+// parseVolumes reads --volume values: SOURCE:TARGET[:OPTION[,OPTION]], where SOURCE is on this machine.
 func parseVolumes(values []string) ([]executor.Mount, error) {
 	var out []executor.Mount
 	for _, v := range values {
 		source, rest, ok := strings.Cut(v, ":")
-		target, mode, _ := strings.Cut(rest, ":")
-		if !ok || source == "" || !path.IsAbs(target) || (mode != "" && mode != "ro" && mode != "rw") {
+		target, options, _ := strings.Cut(rest, ":")
+		if !ok || source == "" || !path.IsAbs(target) {
 			return nil, usagef("--volume %q: not SOURCE:TARGET[:ro]", v).withHint("SOURCE is a path of this machine, TARGET an absolute path inside")
+		}
+		readOnly, err := parseVolumeOptions(v, options)
+		if err != nil {
+			return nil, err
 		}
 		abs, err := filepath.Abs(source)
 		if err != nil {
@@ -145,9 +153,24 @@ func parseVolumes(values []string) ([]executor.Mount, error) {
 		if _, err := os.Stat(abs); err != nil {
 			return nil, usagef("--volume %s: %v", v, err)
 		}
-		out = append(out, executor.Mount{Type: executor.Bind, Source: abs, Target: path.Clean(target), ReadOnly: mode == "ro"})
+		out = append(out, executor.Mount{Type: executor.Bind, Source: abs, Target: path.Clean(target), ReadOnly: readOnly})
 	}
 	return out, nil
+}
+
+// parseVolumeOptions reads what follows the target of a --volume. z and Z ask for a label of SELinux: the command has the rights of the user who
+// runs cairn and no label of its own, so there is nothing to do for them.
+func parseVolumeOptions(volume, options string) (readOnly bool, err error) {
+	for _, o := range strings.Split(options, ",") {
+		switch o {
+		case "ro":
+			readOnly = true
+		case "", "rw", "z", "Z":
+		default:
+			return false, usagef("--volume %q: unknown option %q", volume, o).withHint("the options are ro and rw; z and Z do nothing")
+		}
+	}
+	return readOnly, nil
 }
 
 // isTerminal reports whether a file is a terminal.

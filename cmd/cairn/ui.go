@@ -180,6 +180,8 @@ func hintFor(err error) string {
 		return "check the name and the tag; short names are looked up on docker.io"
 	case has("no build stage in current context"):
 		return "a Dockerfile begins with FROM, which only comments and ARG may precede"
+	case has("reading the Dockerfile: ") && has("leads out of the build context"):
+		return "name a Dockerfile that is elsewhere with --file"
 	case has("no such host", "connection refused", "network is unreachable"):
 		return "check the registry's name and the network"
 	case errors.Is(err, os.ErrPermission):

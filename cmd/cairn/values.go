@@ -317,14 +317,18 @@ func readEnvFile(name string, env environment) ([]string, error) {
 	if err := lines.Err(); err != nil {
 		return nil, fmt.Errorf("reading %s: %w", name, err)
 	}
-	return expandEnv(out, env), nil
+	return expandEnv("env-file "+name, out, env)
 }
 
-// expandEnv fills in the values of names without "=", and drops those that have none.
-func expandEnv(values []string, env environment) []string {
+// expandEnv fills in the values of names without "=", and drops those that have none. from is the flag they come from.
+func expandEnv(from string, values []string, env environment) ([]string, error) {
 	var out []string
 	for _, v := range values {
-		if !strings.Contains(v, "=") {
+		name, _, ok := strings.Cut(v, "=")
+		if name == "" {
+			return nil, usagef("--%s: %q has no name", from, v).withHint("--env NAME[=VALUE]")
+		}
+		if !ok {
 			value, ok := env[v]
 			if !ok {
 				continue
@@ -333,5 +337,5 @@ func expandEnv(values []string, env environment) []string {
 		}
 		out = append(out, v)
 	}
-	return out
+	return out, nil
 }

@@ -154,6 +154,35 @@ func TestParseContexts(t *testing.T) {
 	}
 }
 
+func TestParseVolumes(t *testing.T) {
+	t.Parallel()
+	for in, readOnly := range map[string]bool{"/:/x": false, "/:/x:ro": true, "/:/x:rw": false, "/:/x:z": false, "/:/x:ro,Z": true, "/:/x/../y:z,ro": true} {
+		got, err := parseVolumes([]string{in})
+		if err != nil || got[0].ReadOnly != readOnly || got[0].Source != "/" || !strings.HasPrefix(got[0].Target, "/") {
+			t.Errorf("%s: %+v, %v", in, got, err)
+		}
+	}
+	for _, in := range []string{"", "/", "/:x", ":/x", "/:/x:ro:z", "/:/x:rshared", "/no/such:/x"} {
+		if got, err := parseVolumes([]string{in}); err == nil {
+			t.Errorf("%q was taken for %v", in, got)
+		}
+	}
+}
+
+func TestReadEnvFile(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "env")
+	for text, want := range map[string]string{"# comment\nA=1\n\n B \nC=": "A=1 B=b C=", "NONE\nD=x=y": "D=x=y", "=x": ""} {
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		got, err := readEnvFile(file, environment{"B": "b"})
+		if (err != nil) != (want == "") || strings.Join(got, " ") != want {
+			t.Errorf("%q: %q, %v; want %q", text, got, err, want)
+		}
+	}
+}
+
 func TestAttestations(t *testing.T) {
 	t.Parallel()
 	for _, v := range []string{"", "false", "0", "f", "FALSE"} {

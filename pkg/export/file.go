@@ -9,7 +9,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 
+	"golang.org/x/sys/unix"
 	"golang.org/x/term"
 )
 
@@ -27,13 +29,13 @@ func ReplaceFile(path string, fill func(io.Writer) error) error { return replace
 // replaceFile lets fill write a file beside path, which takes its place when it is complete and durable. A path that exists
 // and is no regular file (/dev/null, a named pipe) is written to.
 func replaceFile(path string, fill func(io.Writer) error) (err error) {
-	mode := fs.FileMode(0o666) // less the umask
+	named, mode := path, fs.FileMode(0o666) // less the umask
 	switch fi, err := os.Stat(path); {
 	case errors.Is(err, fs.ErrNotExist):
 	case err != nil:
-		return fmt.Errorf("writing %s: %w", path, err)
+		return fmt.Errorf("writing %s: %w", path, reason(err))
 	case fi.IsDir():
-		return fmt.Errorf("writing %s: it is a directory", path)
+		return fmt.Errorf("writing %s: %w", path, syscall.EISDIR)
 	case !fi.Mode().IsRegular():
 		return writeSpecial(path, fill)
 	default:
@@ -43,11 +45,11 @@ func replaceFile(path string, fill func(io.Writer) error) (err error) {
 			return err
 		}
 	}
-	tmp := fmt.Sprintf("%s/.%s.%s", filepath.Dir(path), cutName(filepath.Base(path)), rand.Text()[:8])
-	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
+	f, err := createBeside(path, mode)
 	if err != nil {
-		return fmt.Errorf("writing %s: %w", path, err)
+		return fmt.Errorf("writing %s: %w", named, err)
 	}
+	tmp := f.Name()
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, ignoreClosed(f.Close()), os.Remove(tmp))
@@ -57,10 +59,56 @@ func replaceFile(path string, fill func(io.Writer) error) (err error) {
 	if err := fill(b); err != nil {
 		return err
 	}
-	if err := errors.Join(b.Flush(), f.Sync(), f.Close()); err != nil {
-		return fmt.Errorf("writing %s: %w", path, err)
+	for _, step := range []func() error{b.Flush, f.Sync, f.Close, func() error { return os.Rename(tmp, path) }} {
+		if err := step(); err != nil {
+			return fmt.Errorf("writing %s: %w", named, reason(err))
+		}
 	}
-	return os.Rename(tmp, path)
+	return nil
+}
+
+// CheckFile reports why WriteFile could not write a file, without changing what is there.
+func CheckFile(path string) error {
+	fi, err := os.Stat(path)
+	switch {
+	case err == nil && fi.IsDir():
+		err = syscall.EISDIR
+	case err == nil && !fi.Mode().IsRegular():
+		err = unix.Faccessat(unix.AT_FDCWD, path, unix.W_OK, unix.AT_EACCESS)
+	case err == nil || errors.Is(err, fs.ErrNotExist):
+		real := path
+		if err == nil {
+			if real, err = filepath.EvalSymlinks(path); err != nil {
+				break
+			}
+		}
+		var f *os.File
+		if f, err = createBeside(real, 0o600); err == nil {
+			err = errors.Join(f.Close(), os.Remove(f.Name()))
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("writing %s: %w", path, reason(err))
+	}
+	return nil
+}
+
+// createBeside makes a file with a name of its own in the directory of path.
+func createBeside(path string, mode fs.FileMode) (*os.File, error) {
+	tmp := fmt.Sprintf("%s/.%s.%s", filepath.Dir(path), cutName(filepath.Base(path)), rand.Text()[:8])
+	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
+	return f, reason(err)
+}
+
+// reason is an error without the temporary name that it is about.
+func reason(err error) error {
+	if p, ok := errors.AsType[*fs.PathError](err); ok {
+		return p.Err
+	}
+	if l, ok := errors.AsType[*os.LinkError](err); ok {
+		return l.Err
+	}
+	return err
 }
 
 // cutName leaves room in a file name for what the temporary name adds.
@@ -78,9 +126,13 @@ func ignoreClosed(err error) error {
 func writeSpecial(path string, fill func(io.Writer) error) error {
 	f, err := os.OpenFile(path, os.O_WRONLY, 0)
 	if err != nil {
-		return fmt.Errorf("writing %s: %w", path, err)
+		return fmt.Errorf("writing %s: %w", path, reason(err))
 	}
-	return errors.Join(fill(f), f.Close())
+	err = errors.Join(fill(f), f.Close())
+	if p, ok := errors.AsType[*fs.PathError](err); ok && p.Path == path {
+		return fmt.Errorf("writing %s: %w", path, p.Err)
+	}
+	return err
 }
 
 // isTerminal reports whether w is one.

@@ -134,15 +134,26 @@ func (as Annotations) check(specs []Spec, o Options) error {
 		if o.DockerMediaTypes && a.Level != LevelManifest {
 			return errors.New("annotations of an index or a descriptor need OCI media types: they conflict with oci-mediatypes=false")
 		}
-		if len(specs) == 1 && !o.Index && (a.Level == LevelIndex || a.Level == LevelIndexDescriptor) {
+	}
+	targets := make([]ocispec.Platform, len(specs))
+	for i, s := range specs {
+		targets[i] = s.platform()
+	}
+	return as.Check(targets, o.Index)
+}
+
+// Check refuses annotations that would be written nowhere in an image for some platforms. index says that it is an index also for a single one.
+func (as Annotations) Check(targets []ocispec.Platform, index bool) error {
+	for _, a := range as {
+		if len(targets) == 1 && !index && (a.Level == LevelIndex || a.Level == LevelIndexDescriptor) {
 			return fmt.Errorf("annotation %s: an image for a single platform has no index", a.Key)
 		}
 		if a.Platform == nil {
 			continue
 		}
 		found := false
-		for _, s := range specs {
-			found = found || platforms.FormatAll(s.platform()) == platforms.FormatAll(*a.Platform)
+		for _, t := range targets {
+			found = found || platforms.FormatAll(t) == platforms.FormatAll(*a.Platform)
 		}
 		if !found {
 			return fmt.Errorf("annotation %s: nothing is built for %s", a.Key, platforms.FormatAll(*a.Platform))

@@ -175,12 +175,12 @@ func findDockerfile(t layer.Tree) ([]byte, string, error) {
 // readIn reads a small regular file of a tree, through symlinks that stay in it.
 func readIn(t layer.Tree, name string, limit int64) ([]byte, error) {
 	p, err := layer.Resolve(t, path.Clean(name))
-	if err != nil {
-		return nil, err
+	var e layer.Entry
+	if err == nil {
+		e, err = t.Lstat(p)
 	}
-	e, err := t.Lstat(p)
 	if err != nil {
-		return nil, err
+		return nil, explainLink(t, path.Clean(name), err)
 	}
 	if e.Type != layer.File {
 		return nil, fmt.Errorf("%s is not a regular file", name)
@@ -194,6 +194,23 @@ func readIn(t layer.Tree, name string, limit int64) ([]byte, error) {
 	}
 	defer f.Close()
 	return io.ReadAll(f)
+}
+
+// explainLink says of a file that could not be found whether it is a link that leads nowhere. That is not the error of a file that is not there:
+// whoever made the link means something by it.
+func explainLink(t layer.Tree, name string, err error) error {
+	e, lerr := t.Lstat(name)
+	if lerr != nil || e.Type != layer.Symlink {
+		return err
+	}
+	to := path.Join(path.Dir(name), e.Linkname)
+	switch {
+	case path.IsAbs(e.Linkname) || to == ".." || strings.HasPrefix(to, "../"):
+		return fmt.Errorf("%s is a link to %s, which leads out of the build context", name, e.Linkname)
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("%s is a link to %s, which is not there", name, e.Linkname)
+	}
+	return err
 }
 
 // readIgnore applies the first of the ignore files that is there; .dockerignore comes last. It must be a regular file: a link

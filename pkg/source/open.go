@@ -48,6 +48,26 @@ func OpenNamed(ctx context.Context, where string, o ContextOptions) (*Context, e
 	return c, err
 }
 
+// CheckNamed says what is wrong with where a named build context is to be, fetching nothing: OpenNamed's, or a docker-image:// or oci-layout:// URL.
+func CheckNamed(where string) error {
+	if strings.HasPrefix(where, imageScheme) || strings.HasPrefix(where, layoutScheme) ||
+		strings.HasPrefix(where, "http://") || strings.HasPrefix(where, "https://") {
+		return nil
+	}
+	dir := strings.TrimPrefix(where, "local:")
+	st, err := os.Stat(dir)
+	if err == nil && st.IsDir() {
+		return nil
+	}
+	if _, ok, gerr := ParseGitURL(dir); ok || gerr != nil {
+		return gerr
+	}
+	if err != nil {
+		return err
+	}
+	return &fs.PathError{Op: "open", Path: where, Err: errors.New("not a directory")}
+}
+
 // OpenRemote fetches what one URL of an ADD names. name is the only file of the tree, or "" for a git repository, whose whole
 // tree is meant.
 func OpenRemote(ctx context.Context, r plan.Remote, o ContextOptions) (c *Context, name string, err error) {
