@@ -15,7 +15,7 @@ TEST_DEPS  := $(DEMO_DEPS) buildah busybox-static containerd curl docker-registr
 
 LINT_VERSION := v2.15.0
 
-.PHONY: build test lint demo stress bench conformance tiers deps clean
+.PHONY: build test lint demo stress bench conformance tiers torture deps clean
 
 build: ## bin/cairn, one static binary
 	@.ci/deps $(BUILD_DEPS)
@@ -51,6 +51,11 @@ conformance: build ## compare with the reference images, where the suite is at h
 
 tiers: build ## the same image in CI containers of every kind, where the suite is at hand
 	@test/tiers/run bin/cairn $(ARGS)
+
+TIMES    ?= 1
+FUZZTIME ?= 30s
+torture: deps ## hostile input, faults and load at length (TIMES=10 FUZZTIME=1h for a night), into docs/reliability.md; goes on where it was interrupted
+	test/torture/run $(TIMES) $(FUZZTIME)
 
 deps: ## the Debian packages that building and testing need
 	@.ci/deps $(TEST_DEPS)
