@@ -33,6 +33,10 @@ func (in invocation) build(c *cli.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	bound, err := in.autoBound()
+	if err != nil {
+		return err
+	}
 	if done, err := in.enter(req.isolation); done {
 		return err
 	}
@@ -68,7 +72,10 @@ func (in invocation) build(c *cli.Context) (err error) {
 		}
 		return withTail(c.Context, err, recorder)
 	}
-	return in.finish(req, res)
+	if err := in.finish(req, res); err != nil {
+		return err
+	}
+	return e.trim(c.Context, bound)
 }
 
 // checkFiles finds out before anything is built whether what there will be to say about it can be written.

@@ -13,6 +13,7 @@ import (
 //	DOCKER_CONFIG, HOME        the folder of Docker's config.json: credentials and credential helpers
 //	REGISTRY_AUTH_FILE, XDG_RUNTIME_DIR   the auth.json of podman and skopeo
 //	SOURCE_DATE_EPOCH          the time of the image and the newest time of its files; also a build argument
+//	CAIRN_MAX_USED_SPACE       the size that a build keeps the build cache to when it is over
 //	BUILDKIT_PROGRESS          --progress where the flag is not given
 //	NO_COLOR                   no colours (https://no-color.org)
 //	HTTP_PROXY, HTTPS_PROXY, FTP_PROXY, NO_PROXY, ALL_PROXY and the same in lower case: for cairn itself and for RUN

@@ -6,10 +6,8 @@ import (
 	"fmt"
 	"strconv"
 
-	"github.com/cairn-build/cairn/pkg/cache"
 	"github.com/cairn-build/cairn/pkg/image"
 	"github.com/cairn-build/cairn/pkg/ladder"
-	"github.com/cairn-build/cairn/pkg/source"
 	"github.com/cairn-build/cairn/pkg/store"
 	"github.com/docker/go-units"
 	"github.com/urfave/cli/v2"
@@ -26,13 +24,14 @@ func (in invocation) systemCommand() *cli.Command {
 			{
 				Name: "prune", Usage: "remove what nothing needs", ArgsUsage: "[flags]",
 				Description: "Removed are containers that have ended, images without a name from which no other was made, and all content that no image and no cache record needs.\n" +
-					"With --all also all other images, the build cache and the directories of RUN cache mounts. Nobody else may use the store.",
-				Flags: []cli.Flag{
+					"With --all also all other images, the build cache and the directories of RUN cache mounts. --max-used-space and --keep-duration\n" +
+					"say how much of the build cache stays, with --all or without. Nobody else may use the store.",
+				Flags: append(boundFlags(),
 					&cli.BoolFlag{Name: "all", Aliases: []string{"a"}, Usage: "also remove images with names, and the build cache"},
 					&cli.StringSliceFlag{Name: "filter", Usage: "remove only what is `KEY=VALUE`: until=24h, label=KEY[=VALUE] (images only)"},
 					&cli.BoolFlag{Name: "force", Aliases: []string{"f"}, Usage: "do it; without this flag nothing is removed"},
 					rootFlag(),
-				},
+				),
 				Action: in.systemPrune,
 			},
 			{
@@ -175,6 +174,10 @@ func (in invocation) systemPrune(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	bound, err := pruneBound(c)
+	if err != nil {
+		return err
+	}
 	if !c.Bool("force") {
 		what := "containers that have ended, images without a name and content that nothing needs"
 		if c.Bool("all") {
@@ -187,7 +190,7 @@ func (in invocation) systemPrune(c *cli.Context) error {
 		if err != nil {
 			return err
 		}
-		err = in.prune(c.Context, pruning{st, local, containers, filters, c.Bool("all")})
+		err = in.prune(c.Context, pruning{st, local, containers, filters, bound, c.Bool("all")})
 		if errors.Is(err, store.ErrBusy) {
 			return failf("%v", err).withHint("wait until other cairn commands have ended, and stop the containers that `cairn ps` shows")
 		}
@@ -201,7 +204,9 @@ type pruning struct {
 	local      *image.Local
 	containers []*detached
 	filters    filterSet
-	all        bool
+	// bound is what of the caches stays; nil says nothing of it.
+	bound *store.Bound
+	all   bool
 }
 
 // prune removes containers, images, then caches, then what nothing needs any more, and says what.
@@ -221,15 +226,13 @@ func (in invocation) prune(ctx context.Context, p pruning) error {
 	if err := in.pruneImages(p); err != nil {
 		return err
 	}
-	if p.all && len(p.filters["label"]) == 0 {
-		dropped, err := p.store.DropCaches(ctx, append(cache.Buckets(), source.Buckets()...), p.filters.until())
-		if err != nil {
+	dropped, err := p.caches(ctx)
+	if err != nil {
+		return err
+	}
+	if n := dropped.Records + dropped.CacheDirs; n > 0 {
+		if _, err := fmt.Fprintf(in.stdout, "Deleted build cache objects: %d\n\n", n); err != nil {
 			return err
-		}
-		if n := dropped.Records + dropped.CacheDirs; n > 0 {
-			if _, err := fmt.Fprintf(in.stdout, "Deleted build cache objects: %d\n\n", n); err != nil {
-				return err
-			}
 		}
 	}
 	if _, err := p.store.Prune(ctx); err != nil {

@@ -85,6 +85,9 @@ func (c *Cache) Get(ctx context.Context, k Key) (Record, bool, error) {
 		}
 	}
 	l, ok := c.available(doc.Layer)
+	if ok {
+		c.store.TouchRecord(stepsBucket, k.digest.String())
+	}
 	return Record{Layer: l, Created: doc.Created, Via: doc.Via}, ok, nil
 }
 

@@ -83,7 +83,7 @@ func dockerfile(format string) writer {
 }
 
 func sleeper(name string) string {
-	return strings.ReplaceAll("FROM BUSYBOX AS X\nRUN sleep 3; dd if=/dev/urandom of=/X.bin bs=1M count=20; sha256sum /X.bin >/X.sum\n", "X", name)
+	return strings.ReplaceAll("FROM BUSYBOX AS @\nRUN sleep 3; dd if=/dev/urandom of=/@.bin bs=1M count=20; sha256sum /@.bin >/@.sum\n", "@", name)
 }
 
 func steps(n int) writer {
