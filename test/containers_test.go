@@ -1,11 +1,15 @@
 package test
 
 import (
+	"fmt"
+	"os"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/cairn-build/cairn/test/harness"
+	"golang.org/x/sys/unix"
 )
 
 // TestDetached follows a container that is left running: run -d, ps, logs, stop, rm.
@@ -110,4 +114,66 @@ func TestDetachedInStore(t *testing.T) {
 		}
 		h.Cairn("rmi", base).OK(t)
 	})
+}
+
+// TestRunTerminal: with -i and -t the command has a terminal, of the caller's size, and what is typed reaches it.
+func TestRunTerminal(t *testing.T) {
+	base := harness.StartRegistry(t, harness.RegistryOptions{}).Busybox(t)
+	harness.EachUser(t, func(t *testing.T, u harness.User) {
+		h := harness.NewHome(t, u)
+		h.Cairn("pull", "-q", base).OK(t)
+		master, slave := openTerminal(t)
+		cmd := h.CairnCommand("run", "-i", "-t", "--rm", base, "sh", "-c", "tty; stty size; echo prompt; read x; echo got $x; exit 6")
+		cmd.Stdin, cmd.Stdout, cmd.Stderr = slave, slave, slave
+		if cmd.SysProcAttr == nil {
+			cmd.SysProcAttr = &syscall.SysProcAttr{}
+		}
+		cmd.SysProcAttr.Setpgid, cmd.SysProcAttr.Setsid, cmd.SysProcAttr.Setctty = false, true, true
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		slave.Close()
+		defer time.AfterFunc(harness.Timeout, func() { _ = cmd.Process.Kill() }).Stop()
+		var shown strings.Builder
+		typed := false
+		for buf := make([]byte, 256); ; {
+			n, err := master.Read(buf)
+			shown.Write(buf[:n])
+			if err != nil {
+				break // nobody has the other side open any more
+			}
+			if !typed && strings.Contains(shown.String(), "prompt\r\n") {
+				typed = true
+				if _, err := master.WriteString("hello\r"); err != nil {
+					t.Error(err)
+				}
+			}
+		}
+		_ = cmd.Wait()
+		if code, want := cmd.ProcessState.ExitCode(), "/dev/pts/0\r\n31 79\r\nprompt\r\nhello\r\ngot hello\r\n"; code != 6 || shown.String() != want {
+			t.Errorf("exit code %d; the terminal shows %q, want %q", code, shown.String(), want)
+		}
+	})
+}
+
+// openTerminal makes a terminal of 31 lines and 79 columns.
+func openTerminal(t *testing.T) (master, slave *os.File) {
+	t.Helper()
+	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { master.Close() })
+	err = unix.IoctlSetPointerInt(int(master.Fd()), unix.TIOCSPTLCK, 0)
+	n, nerr := unix.IoctlGetInt(int(master.Fd()), unix.TIOCGPTN)
+	if err != nil || nerr != nil {
+		t.Fatal(err, nerr)
+	}
+	if slave, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|unix.O_NOCTTY, 0); err == nil {
+		err = unix.IoctlSetWinsize(int(slave.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: 31, Col: 79})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return master, slave
 }

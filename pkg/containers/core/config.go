@@ -25,7 +25,7 @@ type NativeConfig struct {
 
 // DockerConfig is that of a Docker daemon.
 type DockerConfig struct {
-	// Host is the daemon's address; "" is $DOCKER_HOST, then the default socket.
+	// Host is the daemon's address; "" is $DOCKER_HOST, then that of Docker's current context, then the default socket.
 	Host string
 	// APIVersion fixes the version of the API; "" negotiates it.
 	APIVersion string

@@ -41,9 +41,9 @@ var (
 
 // New makes a backend. The daemon is not spoken to before something is asked of it.
 func New(c core.DockerConfig) (*Backend, error) {
-	opts := []client.Opt{client.FromEnv}
-	if c.Host != "" {
-		opts = append(opts, client.WithHost(c.Host))
+	opts, err := endpoint(c)
+	if err != nil {
+		return nil, err
 	}
 	if c.APIVersion != "" {
 		opts = append(opts, client.WithAPIVersion(c.APIVersion))
