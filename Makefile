@@ -15,7 +15,7 @@ TEST_DEPS  := $(DEMO_DEPS) buildah busybox-static containerd curl docker-registr
 
 LINT_VERSION := v2.15.0
 
-.PHONY: build test lint demo stress bench conformance tiers torture deps clean
+.PHONY: build test strangers lint demo stress bench conformance tiers torture deps clean
 
 build: ## bin/cairn, one static binary
 	@.ci/deps $(BUILD_DEPS)
@@ -24,6 +24,9 @@ build: ## bin/cairn, one static binary
 test: deps ## unit and end-to-end tests, as root and as an unprivileged user
 	$(GO) vet -tags "$(TAGS)" ./...
 	$(GO) test -tags "$(TAGS)" -timeout 20m ./...
+
+strangers: deps ## other people's code on our contracts: a module of its own, with dependencies that nothing else has
+	cd test/classic && $(GO) test -tags "$(TAGS)" -timeout 20m ./...
 
 lint: ## golangci-lint where it is installed, else gofmt and go vet
 	@if command -v golangci-lint >/dev/null; then golangci-lint run; else \

@@ -17,6 +17,7 @@ func TestDetached(t *testing.T) {
 	base := harness.StartRegistry(t, harness.RegistryOptions{}).Busybox(t)
 	harness.EachUser(t, func(t *testing.T, u harness.User) {
 		h := harness.NewHome(t, u)
+		h.Cairn("pull", "-q", base).OK(t)
 		id := strings.TrimSpace(h.Cairn("run", "-d", "--name", "clock", base, "sh", "-c", "trap 'echo bye >&2; exit 5' TERM; echo begun; while :; do sleep 0.1; done").OK(t).Stdout)
 		if len(id) != 64 {
 			t.Fatalf("run -d prints %q", id)
@@ -39,6 +40,15 @@ func TestDetached(t *testing.T) {
 		if got := ps("-q"); got != "" {
 			t.Errorf("ps without --all prints %q", got)
 		}
+		h.Cairn("logs", "-n", "x", "clock").Fails(t, 2, "--tail")
+		if got := h.Cairn("inspect", "-f", "{{.Id}} {{.Name}} {{.State.Status}} {{.State.ExitCode}} {{.Config.Image}} {{.Path}}", "clock").OK(t).Stdout; got !=
+			id+" /clock exited 5 "+base+" sh\n" {
+			t.Errorf("inspect shows %q", got)
+		}
+		if got := h.Cairn("inspect", "--type=image", "-f", "{{.Os}}", base).OK(t).Stdout; got != "linux\n" {
+			t.Errorf("inspect of the image shows %q", got)
+		}
+		h.Cairn("inspect", "--type=container", base).Fails(t, 1, "no such container")
 		logs := h.Cairn("logs", "--follow", "clock").OK(t)
 		if logs.Stdout != "begun\n" || !strings.HasSuffix(logs.Stderr, "bye\n") {
 			t.Errorf("the logs are %q and %q", logs.Stdout, logs.Stderr)
@@ -60,6 +70,14 @@ func TestDetachedEnds(t *testing.T) {
 		h.Cairn("rm", "--force", id).OK(t)
 		h.Cairn("run", "--detach", "--rm", base, "true").OK(t)
 		harness.WaitFor(t, 20*time.Second, "--rm removes it", func() bool { return h.Cairn("ps", "-aq").OK(t).Stdout == "" })
+		h.Cairn("run", "-d", "--name", "lines", base, "sh", "-c", "echo one; echo two; printf thr; sleep 0.1; echo ee").OK(t)
+		h.Cairn("logs", "-f", "lines").OK(t)
+		for n, want := range map[string]string{"0": "", "1": "three\n", "2": "two\nthree\n", "9": "one\ntwo\nthree\n", "all": "one\ntwo\nthree\n"} {
+			if r := h.Cairn("logs", "--follow", "--tail", n, "lines").OK(t); r.Stdout != want {
+				t.Errorf("logs --tail %s shows %q", n, r.Stdout)
+			}
+		}
+		h.Cairn("rm", "lines").OK(t)
 		h.Cairn("run", "-d", base, "/no/such").Fails(t, 125, "/no/such")
 		h.Cairn("run", "-d", "-i", base, "cat").Fails(t, 2, "--detach")
 		if got := h.Cairn("ps", "-aq").OK(t).Stdout; got != "" {

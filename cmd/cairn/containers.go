@@ -32,7 +32,8 @@ func (in invocation) containerCommands() []*cli.Command {
 		}, {
 			Name: "logs", Usage: "show what a container has written", ArgsUsage: "[flags] CONTAINER",
 			Flags: []cli.Flag{
-				&cli.BoolFlag{Name: "follow", Aliases: []string{"f"}, Usage: "go on until the container ends"}, rootFlag(),
+				&cli.BoolFlag{Name: "follow", Aliases: []string{"f"}, Usage: "go on until the container ends"},
+				&cli.StringFlag{Name: "tail", Aliases: []string{"n"}, Value: "all", Usage: "begin with the last `LINES`"}, rootFlag(),
 			},
 			Action: in.logs,
 		}, {
@@ -164,6 +165,12 @@ func (in invocation) logs(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	lines, err := strconv.Atoi(c.String("tail"))
+	if all := c.String("tail") == "all"; !all && (err != nil || lines < 0) {
+		return usagef("--tail %q: want a number of lines, or all", c.String("tail"))
+	} else if all {
+		lines = -1
+	}
 	d, err := in.findDetached(c, args[0])
 	if err != nil {
 		return err
@@ -176,6 +183,11 @@ func (in invocation) logs(c *cli.Context) error {
 		return err
 	}
 	defer f.Close()
+	if lines >= 0 {
+		if err := in.tail(f, lines); err != nil {
+			return err
+		}
+	}
 	var log io.Reader = f
 	if c.Bool("follow") {
 		log = &follower{c: c, d: d, f: f}
