@@ -46,7 +46,7 @@ func StartContainerd(t testing.TB) string {
 			t.Logf("containerd said last:\n%s", log.Bytes()[max(0, log.Len()-4000):])
 		}
 	})
-	WaitFor(t, 30*time.Second, "containerd answers", func() bool {
+	WaitFor(t, time.Minute, "containerd answers", func() bool {
 		return exec.Command("ctr", "--address", socket, "version").Run() == nil
 	})
 	return socket
