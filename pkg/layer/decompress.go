@@ -9,7 +9,7 @@ import (
 	"fmt"
 	"io"
 
-	"github.com/cairn-build/cairn/pkg/inflate"
+	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
 	"github.com/ulikunitz/xz"
 )
@@ -29,7 +29,7 @@ func Decompress(r io.Reader) (rc io.ReadCloser, kind string, err error) {
 	switch {
 	case bytes.HasPrefix(head, []byte{0x1f, 0x8b, 8}):
 		kind = gzipType
-		rc, err = inflate.NewReader(br)
+		rc, err = gzip.NewReader(br)
 	case isZstd(head):
 		kind = zstdType
 		var z *zstd.Decoder
