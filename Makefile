@@ -11,7 +11,7 @@ STATIC  := -trimpath -tags "$(TAGS)" -ldflags '-s -w -linkmode external -extldfl
 BUILD_DEPS := ca-certificates file gcc git libc6-dev libseccomp-dev make pkg-config
 DEMO_DEPS  := $(BUILD_DEPS) mmdebstrap uidmap
 # docker.io brings containerd.
-TEST_DEPS  := $(DEMO_DEPS) buildah busybox-static containerd curl docker-registry docker.io openssl podman skopeo umoci util-linux xz-utils zstd
+TEST_DEPS  := $(DEMO_DEPS) buildah busybox-static containerd curl docker-registry docker.io openssl podman skopeo strace umoci util-linux xz-utils zstd
 
 LINT_VERSION := v2.15.0
 
@@ -58,7 +58,7 @@ tiers: build ## the same image in CI containers of every kind, where the suite i
 TIMES    ?= 1
 FUZZTIME ?= 30s
 torture: deps ## hostile input, faults and load at length (TIMES=10 FUZZTIME=1h for a night), into docs/reliability.md; goes on where it was interrupted
-	test/torture/run $(TIMES) $(FUZZTIME)
+	test/torture/run $(TIMES) $(FUZZTIME) '$(ONLY)'
 
 deps: ## the Debian packages that building and testing need
 	@.ci/deps $(TEST_DEPS)

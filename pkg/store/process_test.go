@@ -30,6 +30,7 @@ const (
 func TestMain(m *testing.M) {
 	jobs := map[string]func(root string) error{
 		"write forever": writeForever, "write and prune": writeAndPrune, "fill": fillDisks, "remove": removeAsUser,
+		"write for power": writeForPower,
 	}
 	job := os.Getenv(jobVar)
 	if job == "" {

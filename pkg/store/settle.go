@@ -79,10 +79,15 @@ func syncFile(path string) error {
 	return nil
 }
 
+// doubtful reports whether a power cut may have caught a blob's file before it was synced. Nothing that was promised to last needs it.
+func (s *Store) doubtful(fi fs.FileInfo) bool {
+	return fi.Mode().Perm() == modeWritten && fi.ModTime().Before(s.boot)
+}
+
 // whole reports whether a blob's file can be relied on to be what was written, short of rot: one that was never synced and has lived through a
 // start of the machine is read, once, and dropped if it is not.
 func (s *Store) whole(path string, d digest.Digest, fi fs.FileInfo) bool {
-	if fi.Mode().Perm() != modeWritten || !fi.ModTime().Before(s.boot) {
+	if !s.doubtful(fi) {
 		return true
 	}
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
