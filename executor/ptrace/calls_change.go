@@ -283,6 +283,7 @@ func unlinkat(c *call) answer {
 	if err := unix.Unlinkat(dir.fd, base, flags); err != nil {
 		return fail(err)
 	}
+	c.plain.clear()
 	file.gone(dir.owners())
 	return value(0)
 }
@@ -341,6 +342,7 @@ func renameat(c *call) answer {
 	if err := unix.Renameat2(from.fd, oldBase, to.fd, newBase, flags); err != nil {
 		return fail(err)
 	}
+	c.plain.clear()
 	if over != nil && flags&unix.RENAME_EXCHANGE == 0 && fakeroot.KeyOf(&over.st) != fakeroot.KeyOf(&old) {
 		over.gone(to.owners())
 	}

@@ -114,17 +114,25 @@ func readlinkat(c *call) answer {
 	if err != nil {
 		return fail(err)
 	}
+	known, age := c.plain.has(p)
+	if known && c.task.privileged() {
+		return fail(unix.EINVAL)
+	}
 	var at place
+	r := c.resolver()
 	if p == "" {
 		at, err = c.open(c.int(0))
 	} else {
-		at, err = c.resolver().find(c.int(0), p, false)
+		at, err = r.find(c.int(0), p, false)
 	}
 	if err != nil {
 		return fail(err)
 	}
 	defer at.close()
 	if !at.isLink() {
+		if p != "" && p[0] == '/' && r.links == 0 && at.mount == c.mounts[0] {
+			c.plain.add(p, age)
+		}
 		return fail(unix.EINVAL)
 	}
 	var target string

@@ -76,6 +76,26 @@ func TestRefused(t *testing.T) {
 	}
 }
 
+// What was no link and has become one is read as one, also below a directory that was moved.
+func TestReadlink(t *testing.T) {
+	e, root := newExecutor(t), exectest.Root(t)
+	spec := exectest.Shell(root, `
+		ask() { readlink /d; readlink /d/in; readlink /d/../d/in; readlink /d/in/; }
+		mkdir /d; touch /d/in; ask; ask
+		echo 1; mv /d /e; ln -s /e /d; ask
+		echo 2; rm /d; mkdir /d; ln -s /x /d/in; ask
+		echo 3; rm /d/in; touch /d/in; ask; mv /d /e2; mv /e /d; ask
+		echo 4; ln -s /y /new; mv /new /d/in; ask`)
+	var out strings.Builder
+	spec.Process.Stdout = &out
+	if err := e.Run(t.Context(), spec); err != nil && !strings.Contains(err.Error(), "exit code: 1") {
+		t.Fatal(err)
+	}
+	if got, want := strings.Join(strings.Fields(out.String()), " "), "1 /e 2 /x /x 3 4 /y /y"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
+
 func TestSmoke(t *testing.T) {
 	e := newExecutor(t)
 	spec := exectest.Shell(exectest.Root(t), "echo hello; id; ls -l /; pwd")

@@ -65,6 +65,7 @@ type supervisor struct {
 	rewrites map[int]rewrite
 	listener notify.Listener
 
+	plain     plainPaths
 	unsharing sync.Mutex
 	remarks   sync.Map
 }
