@@ -15,7 +15,7 @@ TEST_DEPS  := $(DEMO_DEPS) buildah busybox-static containerd curl docker-registr
 
 LINT_VERSION := v2.15.0
 
-.PHONY: build test strangers lint demo stress bench conformance tiers torture deps clean
+.PHONY: build test strangers lint demo stress bench-rungs bench conformance tiers torture deps clean
 
 build: ## bin/cairn, one static binary
 	@.ci/deps $(BUILD_DEPS)
@@ -38,6 +38,9 @@ demo: ## from nothing to a pushed, pulled and run image, in a minute or two
 	@.ci/deps $(DEMO_DEPS)
 	@$(MAKE) --no-print-directory build
 	@examples/demo bin/cairn
+
+bench-rungs: build ## the isolations that need no root beside a plain chroot: an install, a compile, a stat storm (as root; BASE=IMAGE)
+	@test/tiers/overhead bin/cairn $(ARGS)
 
 STRESS ?= 10m
 stress: ## 8 processes opening, renaming and executing on the isolation ptrace, for a while (STRESS=10m)
