@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"slices"
+	"strings"
 	"syscall"
 
 	"github.com/cairn-build/cairn/pkg/layer"
@@ -94,7 +95,7 @@ func openMounts(ctx context.Context, l Location, reg Registry) (*MountsImport, e
 			return nil, fmt.Errorf("cache mount %q is not valid", md.ID)
 		}
 		md.Blob = plain(md.Blob)
-		if len(l.IDs) == 0 || slices.Contains(l.IDs, md.ID) {
+		if l.wants(md.ID) {
 			out.mounts[md.ID] = md
 		}
 	}
@@ -205,7 +206,7 @@ func exportMounts(ctx context.Context, d depot, l Location, o MountsOptions) (Ex
 	slices.Sort(ids)
 	var layers []ocispec.Descriptor
 	for _, id := range slices.Compact(ids) {
-		if len(l.IDs) > 0 && !slices.Contains(l.IDs, id) {
+		if !l.wants(id) {
 			continue
 		}
 		md, open, err := o.mount(ctx, id)
@@ -298,10 +299,23 @@ func (o MountsOptions) pack(ctx context.Context, dir string) (digest.Digest, oci
 	return diffID, desc, err
 }
 
+// wants reports whether a cache mount is among those of the location. An id without mode and owner means those with them too.
+func (l Location) wants(id string) bool {
+	return len(l.IDs) == 0 || slices.Contains(l.IDs, id) || slices.Contains(l.IDs, plainID(id))
+}
+
+// plainID is the id of a cache mount without the mode and owner that the plan adds to it.
+func plainID(id string) string {
+	if i := strings.LastIndex(id, ",uid="); i > 0 {
+		return id[:i]
+	}
+	return id
+}
+
 // MissingIDs returns the ids that a location asks for and a build does not have.
 func (l Location) MissingIDs(have []string) (missing []string) {
 	for _, id := range l.IDs {
-		if !slices.Contains(have, id) {
+		if !slices.ContainsFunc(have, func(h string) bool { return h == id || plainID(h) == id }) {
 			missing = append(missing, id)
 		}
 	}

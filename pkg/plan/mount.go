@@ -71,6 +71,9 @@ func (s *stage) fileMount(m *dockerfile.Mount, o *origin) (Mount, error) {
 		if ns := s.p.opts.CacheNamespace; ns != "" {
 			out.CacheID = ns + "/" + out.CacheID
 		}
+		if out.From.IsScratch() && out.Source == "/" {
+			out.CacheID += cacheOwner(m)
+		}
 	}
 	out.Target = m.Target
 	if !path.IsAbs(m.Target) {
@@ -80,6 +83,20 @@ func (s *stage) fileMount(m *dockerfile.Mount, o *origin) (Mount, error) {
 		return Mount{}, fmt.Errorf("invalid mount target %q", out.Target)
 	}
 	return out, nil
+}
+
+// cacheOwner is what a cache mount's mode and owner add to its id: each of them has a directory of its own, as in BuildKit.
+func cacheOwner(m *dockerfile.Mount) string {
+	if m.Mode == nil && m.UID == nil && m.GID == nil {
+		return ""
+	}
+	mode, uid, gid := uint64(0o755), uint64(0), uint64(0)
+	for _, f := range []struct{ to, from *uint64 }{{&mode, m.Mode}, {&uid, m.UID}, {&gid, m.GID}} {
+		if f.from != nil {
+			*f.to = *f.from
+		}
+	}
+	return fmt.Sprintf(",uid=%d,gid=%d,mode=%04o", uid, gid, mode)
 }
 
 // secretMount plans a secret: a file, a variable, or both.

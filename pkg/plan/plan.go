@@ -172,7 +172,8 @@ type Mount struct {
 	Source string
 	// ReadOnly is the effective value. A writable bind's changes are discarded.
 	ReadOnly bool
-	// CacheID and Sharing (shared, private, locked) are of cache mounts.
+	// CacheID and Sharing (shared, private, locked) are of cache mounts. Where the Dockerfile gives a mode or an owner, the id ends with
+	// ",uid=N,gid=N,mode=NNNN".
 	CacheID, Sharing string
 	// ID, Env and Required are of secrets and ssh.
 	ID       string

@@ -136,6 +136,11 @@ func cacheRows() []row {
 			file: "FROM {base}\nRUN --mount=type=cache,target=/a,id=c3,mode=0710,uid=5,gid=6 stat -c '%a %u %g' /a > /o\n" +
 				"RUN --mount=type=cache,target=/a,id=c4 stat -c '%a %u %g' /a > /p\n",
 			want: []check{has("/o", "710 5 6\n"), has("/p", "755 0 0\n")}},
+		{name: "cache of another mode or owner is another", file: "FROM {base}\nRUN --mount=type=cache,id={dir},target=/c touch /c/plain\n" +
+			"RUN --mount=type=cache,id={dir},target=/c,uid=10 touch /c/ten\nRUN --mount=type=cache,id={dir},target=/c,mode=700 touch /c/mode\n" +
+			"RUN --mount=type=cache,id={dir},target=/c,uid=10,gid=0,mode=755 ls /c > /t\nRUN --mount=type=cache,id={dir},target=/c ls /c > /p\n" +
+			"RUN --mount=type=cache,id={dir},target=/c,mode=0700 ls /c > /m\n",
+			want: []check{has("/t", "ten\n"), has("/p", "plain\n"), has("/m", "mode\n")}},
 		{name: "cache ro", file: "FROM {base}\nRUN --mount=type=cache,target=/a,id=c5,ro ! touch /a/x\n", want: []check{layers(1)}},
 		{name: "cache from and source",
 			file: "FROM scratch AS s\nCOPY <<E /x/f\nseed\nE\nFROM {base}\n" +
