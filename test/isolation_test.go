@@ -25,7 +25,7 @@ RUN --mount=type=cache,target=/c,uid=1000,gid=1000,mode=0700 [ "$(stat -c %U /c/
 USER root
 RUN --mount=type=cache,target=/s,id=/c,source=sub touch /s/x
 RUN --mount=type=cache,target=/c --mount=type=cache,target=/c3,id=/c [ -e /c3/sub/x ] && chown 5 /c/sub/x && [ "$(stat -c %u /c3/sub/x)" = 5 ]
-RUN --mount=type=cache,target=/c [ "$(stat -c %u /c/sub/x)" = 5 ] && [ "$(cat /c/ann | tr '\n' ' ')" = 'a b ' ]
+RUN --mount=type=cache,target=/c --mount=type=cache,target=/c4,id=/c,uid=1000,gid=1000,mode=0700 [ "$(stat -c %u /c/sub/x)" = 5 ] && [ "$(cat /c4/ann | tr '\n' ' ')" = 'a b ' ]
 RUN --mount=type=cache,target=/c2,id=seeded,from=base,source=/o [ "$(stat -c %u:%a /c2/d/f)" = 7:4711 ] && chown 5 /c2/d/f
 RUN --mount=type=cache,target=/c2,id=seeded,from=base,source=/o [ "$(stat -c %u /c2/d/f)" = 5 ]
 RUN --mount=type=tmpfs,target=/t touch /t/x && chown 3 /t/x && [ "$(stat -c %u:%a /t/x /t | tr '\n' ' ')" = '3:644 0:1777 ' ]
