@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"slices"
 
+	"github.com/cairn-build/cairn/pkg/store"
 	"github.com/distribution/reference"
 	dockerimage "github.com/moby/moby/api/types/image"
 	"github.com/opencontainers/go-digest"
@@ -24,8 +25,13 @@ type DeleteOptions struct {
 
 // Delete takes a name away, as `docker rmi` does. The image goes with its last name, unless others were made from it. Given by
 // its ID, an image goes with all its names. It returns what happened in that order; what is removed of the content is for the
-// store's garbage collection.
+// store's garbage collection. A name whose record is damaged can be taken away too.
 func (lo *Local) Delete(ref string, o DeleteOptions) ([]dockerimage.DeleteResponse, error) {
+	if name, err := Normalize(ref); err == nil {
+		if _, err := lo.store.Ref(name); errors.Is(err, store.ErrCorrupt) {
+			return untagged(name, lo.store.DeleteRef(name))
+		}
+	}
 	f, err := lo.find(ref)
 	if err != nil {
 		return nil, err
@@ -56,10 +62,14 @@ func (lo *Local) Delete(ref string, o DeleteOptions) ([]dockerimage.DeleteRespon
 			return nil, fmt.Errorf("keeping image %s: %w", f.id, err)
 		}
 	}
-	if err := lo.store.DeleteRef(f.names[0]); err != nil {
+	return untagged(f.names[0], lo.store.DeleteRef(f.names[0]))
+}
+
+func untagged(name string, err error) ([]dockerimage.DeleteResponse, error) {
+	if err != nil {
 		return nil, err
 	}
-	return []dockerimage.DeleteResponse{{Untagged: Familiar(f.names[0])}}, nil
+	return []dockerimage.DeleteResponse{{Untagged: Familiar(name)}}, nil
 }
 
 // deleteImage removes an image with all its names, and the nameless ones it was made from.

@@ -5,8 +5,10 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/cairn-build/cairn/pkg/store"
@@ -157,5 +159,38 @@ func TestNamesMove(t *testing.T) {
 	gone, err := lo.Delete("child", DeleteOptions{})
 	if err != nil || len(gone) != 3 || gone[2].Deleted != other.ConfigDigest().String() {
 		t.Errorf("deleting the last child, with its parent: %+v %v", gone, err)
+	}
+}
+
+// A name whose record is damaged keeps prune from removing what it led to; it can be taken away, and then prune works again.
+func TestLocalDamagedName(t *testing.T) {
+	lo := newLocal(t)
+	one, err := Assemble([]Spec{testSpec()}, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := lo.Put(t.Context(), one, []string{"bad"}); err != nil {
+		t.Fatal(err)
+	}
+	files, err := filepath.Glob(filepath.Join(lo.store.Root(), "refs", "*bad*"))
+	if err != nil || len(files) != 1 {
+		t.Fatal(files, err)
+	}
+	data, err := os.ReadFile(files[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	data[len(data)/2] ^= 1
+	if err := os.WriteFile(files[0], data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := lo.store.Prune(t.Context()); !errors.Is(err, store.ErrCorrupt) || !strings.Contains(err.Error(), "hint: cairn rmi docker.io/library/bad:latest") {
+		t.Errorf("Prune: %v", err)
+	}
+	if out, err := lo.Delete("bad", DeleteOptions{}); err != nil || len(out) != 1 || out[0].Untagged != "bad:latest" {
+		t.Errorf("Delete: %v, %v", out, err)
+	}
+	if _, err := lo.store.Prune(t.Context()); err != nil {
+		t.Errorf("Prune after that: %v", err)
 	}
 }

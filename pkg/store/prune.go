@@ -84,12 +84,13 @@ func (p *pruner) markRefs() error {
 	}
 	for _, file := range refs {
 		// Unlike for Refs, a damaged name is an error here: what it named must not be taken for garbage.
-		name, d, err := p.s.readRef(file.Name())
-		if err != nil {
-			return err
+		_, d, err := p.s.readRef(file.Name())
+		if err == nil {
+			err = p.keep(d.Digest)
 		}
-		if err := p.keep(d.Digest); err != nil {
-			return fmt.Errorf("ref %q: %w", name, err)
+		if err != nil {
+			name := refName(file.Name())
+			return fmt.Errorf("ref %q: %w (hint: cairn rmi %s takes the name away)", name, err, name)
 		}
 	}
 	return nil

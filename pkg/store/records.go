@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/url"
 	"os"
 	"strings"
 
@@ -93,6 +94,14 @@ func refFile(name string) string {
 		return b.String()[:maxRefFile] + "~" + hashName(name)
 	}
 	return b.String()
+}
+
+// refName is the name of a ref by its file alone, for one that is damaged; a long name is cut.
+func refName(file string) string {
+	if name, err := url.PathUnescape(file); err == nil {
+		return name
+	}
+	return file
 }
 
 // SetRef names a manifest or index, which must be held, and makes it durable with all that it leads to; Ref, Refs and DeleteRef read, list and remove names. A name is
