@@ -50,6 +50,8 @@ type Spec struct {
 	ShmSize int64
 	// Grace is how long the processes have between SIGTERM and SIGKILL once ctx has ended; 0 is 10 seconds.
 	Grace time.Duration
+	// StopSignal is what a Stop without a signal sends, as an image's STOPSIGNAL says; 0 is SIGTERM.
+	StopSignal int
 	// Owners, unless nil, is what Root's files are said to be where the file system cannot say it: the snapshotter's table for a root
 	// filesystem that belongs to one user only. An executor that fakes owners starts from it and leaves in it what its processes did; the
 	// others have real owners and do not look at it.
@@ -61,7 +63,8 @@ type Spec struct {
 // Stop, as the cause with which a Run's context ends (context.WithCancelCause), says how to end the process. The process is then said to
 // have ended as it did, which is how a container is stopped, and not that it was cancelled.
 type Stop struct {
-	// Signal is sent first, 0 is SIGTERM, to every process; SIGKILL follows after Grace, at once if that is 0.
+	// Signal is sent first, 0 is Spec.StopSignal: to the first process if it has a handler for it, else to every one. SIGKILL follows after Grace,
+	// at once if that is 0.
 	Signal int
 	Grace  time.Duration
 }

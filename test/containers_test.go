@@ -40,6 +40,15 @@ func TestDetached(t *testing.T) {
 		if got := ps("-q"); got != "" {
 			t.Errorf("ps without --all prints %q", got)
 		}
+		h.Files(map[string]string{"Dockerfile": "FROM " + base + "\nSTOPSIGNAL SIGUSR1\nCMD [\"sh\", \"-c\", \"trap 'exit 6' USR1; echo begun; while :; do sleep 0.1; done\"]\n"})
+		h.Cairn("build", "-q", "-t", "usr1", ".").OK(t)
+		h.Cairn("run", "-d", "--name", "usr1", "usr1").OK(t)
+		harness.WaitFor(t, 20*time.Second, "its output", func() bool { return h.Cairn("logs", "usr1").OK(t).Stdout == "begun\n" })
+		h.Cairn("stop", "usr1").OK(t)
+		if got := h.Cairn("inspect", "-f", "{{.State.ExitCode}}", "usr1").OK(t).Stdout; got != "6\n" {
+			t.Errorf("stopped by another signal than its image's: exit code %s", got)
+		}
+		h.Cairn("rm", "usr1").OK(t)
 		h.Cairn("logs", "-n", "x", "clock").Fails(t, 2, "--tail")
 		if got := h.Cairn("inspect", "-f", "{{.Id}} {{.Name}} {{.State.Status}} {{.State.ExitCode}} {{.Config.Image}} {{.Path}}", "clock").OK(t).Stdout; got !=
 			id+" /clock exited 5 "+base+" sh\n" {

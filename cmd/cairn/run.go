@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-
 	"strings"
 
 	"github.com/cairn-build/cairn/executor"
@@ -13,6 +12,7 @@ import (
 	"github.com/cairn-build/cairn/snapshot"
 	"github.com/containerd/platforms"
 	"github.com/cyphar/filepath-securejoin/pathrs-lite"
+	"github.com/moby/sys/signal"
 	"github.com/urfave/cli/v2"
 )
 
@@ -64,6 +64,13 @@ func (in invocation) runImage(c *cli.Context, req *runRequest) (err error) {
 	spec.Root, spec.Owners = rw.Root(), snapshot.OwnersOf(rw)
 	if err := complete(&spec.Process, img, req); err != nil {
 		return err
+	}
+	if name := img.Config.Config.StopSignal; name != "" {
+		sig, err := signal.ParseSignal(name)
+		if err != nil {
+			return fmt.Errorf("reading the stop signal of image %s: %w", req.image, err)
+		}
+		spec.StopSignal = int(sig)
 	}
 	if err := pathrs.MkdirAll(rw.Root(), spec.Process.Dir, 0o755); err != nil {
 		return fmt.Errorf("making working directory %s: %w", spec.Process.Dir, err)

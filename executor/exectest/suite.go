@@ -41,6 +41,7 @@ func Suite(t *testing.T, newExecutor func(t testing.TB) executor.Executor, witho
 		{"OutputWhileRunning", testOutputWhileRunning},
 		{"Flood", testFlood},
 		{"Cancel", testCancel},
+		{"Stop", testStop},
 		{"Concurrent", testConcurrent},
 		{"NothingLeftInRoot", testNothingLeftInRoot},
 		{"EtcFiles", testEtcFiles},

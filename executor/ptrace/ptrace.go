@@ -265,7 +265,7 @@ func (r *run) follow(ctx context.Context, orders *gob.Encoder, reports *gob.Deco
 			}
 		case <-ended:
 			ended = nil
-			how := stopOf(ctx, r.spec.Grace)
+			how := stopOf(ctx, r.spec)
 			if how.Grace <= 0 {
 				how.Signal = int(unix.SIGKILL)
 			}
@@ -279,10 +279,12 @@ func (r *run) follow(ctx context.Context, orders *gob.Encoder, reports *gob.Deco
 }
 
 // stopOf says in which way a context that has ended wants the process to end.
-func stopOf(ctx context.Context, grace time.Duration) executor.Stop {
-	s := executor.Stop{Grace: grace}
+func stopOf(ctx context.Context, spec executor.Spec) executor.Stop {
+	s := executor.Stop{Grace: spec.Grace}
 	if asked, ok := errors.AsType[*executor.Stop](context.Cause(ctx)); ok {
-		s = *asked
+		if s = *asked; s.Signal == 0 {
+			s.Signal = spec.StopSignal
+		}
 	} else if s.Grace <= 0 {
 		s.Grace = defaultGrace
 	}

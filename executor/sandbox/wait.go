@@ -42,7 +42,8 @@ func (c Container) Wait(ctx context.Context, spec executor.Spec, proc Proc) erro
 		select {
 		case <-done:
 		case <-ctx.Done():
-			c.stop(proc, done, how(ctx, spec))
+			stop, asked := how(ctx, spec)
+			c.stop(proc, done, stop, asked)
 		}
 	}()
 	st, err := proc.Wait()
@@ -73,25 +74,33 @@ func exitError(st *os.ProcessState) error {
 	return nil
 }
 
-// how says in which way a context that has ended wants the process to end.
-func how(ctx context.Context, spec executor.Spec) executor.Stop {
-	s := executor.Stop{Grace: spec.Grace}
-	if asked, ok := errors.AsType[*executor.Stop](context.Cause(ctx)); ok {
-		s = *asked
+// how says in which way a context that has ended wants the process to end, and whether that was asked for with a Stop.
+func how(ctx context.Context, spec executor.Spec) (s executor.Stop, asked bool) {
+	s = executor.Stop{Grace: spec.Grace}
+	stop, asked := errors.AsType[*executor.Stop](context.Cause(ctx))
+	if asked {
+		if s = *stop; s.Signal == 0 {
+			s.Signal = spec.StopSignal
+		}
 	} else if s.Grace <= 0 {
 		s.Grace = defaultGrace
 	}
 	if s.Signal == 0 {
 		s.Signal = int(unix.SIGTERM)
 	}
-	return s
+	return s, asked
 }
 
 // stop ends the processes of a container: SIGTERM (or what Stop says) to all of them, and SIGKILL to its pid 1, hence to all, after the
 // grace. SIGTERM goes to all because the kernel withholds it from a pid 1 without a handler for it, which is what a
-// shell is: sent to the shell alone it would do nothing for ten seconds, but its child ends, and then the shell does.
-func (c Container) stop(proc Proc, done <-chan struct{}, how executor.Stop) {
-	for _, p := range c.processes() {
+// shell is: sent to the shell alone it would do nothing for ten seconds, but its child ends, and then the shell does. A container that is asked to
+// stop, and knows how, sees to its processes itself.
+func (c Container) stop(proc Proc, done <-chan struct{}, how executor.Stop, asked bool) {
+	to := c.processes()
+	if asked && catches(c.pid, unix.Signal(how.Signal)) {
+		to = []int{c.pid}
+	}
+	for _, p := range to {
 		if how.Grace > 0 {
 			_ = unix.Kill(p, unix.Signal(how.Signal))
 		}
