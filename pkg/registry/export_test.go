@@ -8,29 +8,40 @@ import (
 // SetMonolithic sets the size in bytes from which on a blob is uploaded in a chunk that can be taken up again.
 func SetMonolithic(c *Client, n int64) { c.monolithic = n }
 
-// Idle makes the client's watchdogs bark when bark is called, however little time has passed, and not before.
-func Idle(c *Client) (bark func()) {
+// Idle takes the clock from the client's watchdogs. What it returns gives a function by which those bark that there are by then, and no later ones: a
+// request that is made again is another one's business.
+func Idle(c *Client) (now func() (bark func())) {
 	var mu sync.Mutex
 	timers := map[*toldTimer]bool{}
+	made := 0
 	c.newTimer = func(_ time.Duration, f func()) timer {
 		mu.Lock()
 		defer mu.Unlock()
-		t := &toldTimer{f: f, mu: &mu, running: timers}
+		made++
+		t := &toldTimer{n: made, f: f, mu: &mu, running: timers}
 		timers[t] = true
 		return t
 	}
-	return func() {
+	return func() func() {
 		mu.Lock()
 		defer mu.Unlock()
-		for t := range timers {
-			delete(timers, t)
-			go t.f()
+		last := made
+		return func() {
+			mu.Lock()
+			defer mu.Unlock()
+			for t := range timers {
+				if t.n <= last {
+					delete(timers, t)
+					go t.f()
+				}
+			}
 		}
 	}
 }
 
 // toldTimer runs down when it is told.
 type toldTimer struct {
+	n       int
 	f       func()
 	mu      *sync.Mutex
 	running map[*toldTimer]bool

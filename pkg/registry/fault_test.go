@@ -64,7 +64,7 @@ type fake struct {
 	mu      sync.Mutex
 	fault   func(w http.ResponseWriter, r *http.Request) bool
 	log     []string
-	bark    func()        // what the clients' watchdogs hear while the registry is silent
+	bark    func() func() // what the clients' watchdogs hear while the registry is silent
 	gone    chan struct{} // closed at the end of the test
 }
 

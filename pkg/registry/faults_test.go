@@ -148,12 +148,13 @@ func (w moved) WriteHeader(code int) {
 func (f *fake) hang(r *http.Request) bool {
 	_, _ = io.Copy(io.Discard, r.Body)
 	// The client is told that its time is up until it has gone.
+	bark := f.bark()
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
 	for {
 		select {
 		case <-tick.C:
-			f.bark()
+			bark()
 		case <-r.Context().Done():
 			return true
 		case <-f.gone:
@@ -174,6 +175,9 @@ func (f *fake) stall(w http.ResponseWriter, r *http.Request) bool {
 	w.WriteHeader(rec.Code)
 	_, _ = w.Write(rec.Body.Bytes()[:rec.Body.Len()/2])
 	_ = http.NewResponseController(w).Flush()
+	if r.Method == "HEAD" {
+		return true // it has no body: the client has all of it, and goes on to use the connection
+	}
 	return f.hang(r)
 }
 
