@@ -32,6 +32,10 @@ func mountOverlay(dir string, lowers []string) error {
 	if !errors.Is(err, errTooMany) {
 		return err
 	}
+	// Two full mounts, of which one is a layer of the other. A third would be one too many for the kernel.
+	if most := 2*maxLowers - 1; len(lowers) > most {
+		return fmt.Errorf("mounting an overlay of %d layers: the kernel takes %d at most; put several commands into one RUN", len(lowers), most)
+	}
 	base := filepath.Join(dir, "base")
 	if err := os.Mkdir(base, 0o700); err != nil {
 		return err

@@ -78,7 +78,7 @@ func BenchmarkGrowth(b *testing.B) {
 	for b.Loop() {
 		for _, g := range growths() {
 			for _, n := range g.sizes {
-				if name := fmt.Sprintf("%s%d", g.name, n); wanted(name, n >= 10*g.sizes[1]) {
+				if name := fmt.Sprintf("%s%d", g.name, n); wanted(name, n >= 9*g.sizes[1]) {
 					c := s.alone(b, g, n)
 					fmt.Printf("%-8s %7d %-20s %s\n", g.name, n, g.unit, c)
 					r.grown(g.name)[n] = c
