@@ -38,23 +38,27 @@ EOT
 RUN [ "$(cat /awk)" = awk ] && [ ! -e /run/secrets ] && [ ! -e /c ] && [ ! -e /m ] && [ ! -e /hard ]
 `
 
-// TestMountsPtrace: every mount of RUN is honoured where nothing can be mounted.
-func TestMountsPtrace(t *testing.T) {
+// TestMountsImitated: every mount of RUN is honoured where nothing can be mounted, and where files have one owner only.
+func TestMountsImitated(t *testing.T) {
 	registry := harness.StartRegistry(t, harness.RegistryOptions{})
 	base := registry.Busybox(t)
-	harness.EachUser(t, func(t *testing.T, u harness.User) {
-		h := harness.NewHome(t, u)
-		dir := h.Files(map[string]string{"file": "here\n", "key": "hunter2", "Dockerfile": "FROM " + base + " AS base" + everyMount})
-		build(h, "--isolation=ptrace", "--secret", "id=key,src=key", "-t", "localhost/mounts", dir).OK(t)
-		// What was done to what a mount showed is not in the stage, nor in the base, whose files it shares.
-		again := h.Files(map[string]string{"Dockerfile": "FROM " + base + " AS base\n" + strings.Split(everyMount, "\n")[1] +
-			"\nRUN [ \"$(cat /o/d/f)\" = theirs ] && [ \"$(stat -c %u:%a /o/d/f)\" = 7:4711 ] && [ -x /bin/busybox ]\n"})
-		build(h, "--isolation=ptrace", again).OK(t)
-		run := h.Cairn("run", "--root", h.Root, "--isolation=ptrace", "-u", "ann", "localhost/mounts", "sh", "-c", "id -un; cat /awk").OK(t)
-		if run.Stdout != "ann\nawk\n" {
-			t.Errorf("run: %q", run.Stdout)
-		}
-	})
+	for _, isolation := range []string{"ptrace", "userns-single"} {
+		t.Run(isolation, func(t *testing.T) {
+			harness.EachUser(t, func(t *testing.T, u harness.User) {
+				h := harness.NewHome(t, u)
+				dir := h.Files(map[string]string{"file": "here\n", "key": "hunter2", "Dockerfile": "FROM " + base + " AS base" + everyMount})
+				build(h, "--isolation", isolation, "--secret", "id=key,src=key", "-t", "localhost/mounts", dir).OK(t)
+				// What was done to what a mount showed is not in the stage, nor in the base, whose files it shares.
+				again := h.Files(map[string]string{"Dockerfile": "FROM " + base + " AS base\n" + strings.Split(everyMount, "\n")[1] +
+					"\nRUN [ \"$(cat /o/d/f)\" = theirs ] && [ \"$(stat -c %u:%a /o/d/f)\" = 7:4711 ] && [ -x /bin/busybox ]\n"})
+				build(h, "--isolation", isolation, again).OK(t)
+				run := h.Cairn("run", "--root", h.Root, "--isolation", isolation, "-u", "ann", "localhost/mounts", "sh", "-c", "id -un; cat /awk").OK(t)
+				if run.Stdout != "ann\nawk\n" {
+					t.Errorf("run: %q", run.Stdout)
+				}
+			})
+		})
+	}
 }
 
 // TestRefusedPtrace: what cannot be had without namespaces and mounts is an error that names the isolation.
@@ -95,7 +99,7 @@ func TestAutoWithoutNamespaces(t *testing.T) {
 	want := digest(best, "userns")
 	// No sub-ids belong to this uid, and it has no name.
 	h := harness.NewHome(t, harness.User{Name: "nobody-knows", UID: 61999, GID: 61999})
-	for _, isolation := range []string{"auto", "ptrace"} {
+	for _, isolation := range []string{"auto", "userns-single", "ptrace"} {
 		if got := digest(h, isolation); got != want {
 			t.Errorf("isolation %s: digest %s, want %s", isolation, got, want)
 		}

@@ -2,6 +2,7 @@ package identity
 
 import (
 	"encoding/binary"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -207,6 +208,7 @@ func setgroups(c *call) answer {
 		for ; len(b) > 0; b = b[4:] {
 			creds.Groups = append(creds.Groups, binary.NativeEndian.Uint32(b))
 		}
+		slices.Sort(creds.Groups) // as the kernel does
 		return nil
 	})
 }

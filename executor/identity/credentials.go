@@ -37,6 +37,12 @@ type Credentials struct {
 	keep, permitted, effective bool
 }
 
+// Equal reports whether two are the same.
+func (c Credentials) Equal(o Credentials) bool {
+	return c.UID == o.UID && c.GID == o.GID && c.keep == o.keep && c.permitted == o.permitted && c.effective == o.effective &&
+		slices.Equal(c.Groups, o.Groups)
+}
+
 // Capable reports whether ids may be changed at will.
 func (c Credentials) Capable() bool { return c.UID.E == 0 || c.effective }
 

@@ -69,7 +69,7 @@ func (r *run) streams(p *program, s *sandbox.Streams, u *user.ExecUser) {
 			p.call(what, unix.SYS_OPENAT, cwd(), p.str("/dev/null"), num(unix.O_RDONLY|unix.O_CLOEXEC), num(0)).keep = regStdin
 		}
 		for i, reg := range []register{regStdin, regStdout, regStderr} {
-			if u.Uid != 0 && (i != 0 || s.Stdin != nil) {
+			if u.Uid != 0 && r.imitates != everything && (i != 0 || s.Stdin != nil) {
 				// Pipes: so that the user can open them by name (/dev/stdout).
 				p.call(what, unix.SYS_FCHOWN, reg.value(), num(u.Uid), num(-1))
 			}
@@ -90,7 +90,9 @@ func (r *run) terminal(p *program, t *sandbox.Terminal, u *user.ExecUser) {
 	size := []unix.Winsize{{Row: t.Height, Col: t.Width}}
 	p.call(what, unix.SYS_IOCTL, master, num(unix.TIOCSWINSZ), p.bytes(raw(size)))
 	p.call(what, unix.SYS_IOCTL, master, num(unix.TIOCGPTPEER), num(unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC)).keep = regTerminal
-	p.call(what, unix.SYS_FCHOWN, regTerminal.value(), num(u.Uid), num(-1))
+	if r.imitates != everything {
+		p.call(what, unix.SYS_FCHOWN, regTerminal.value(), num(u.Uid), num(-1))
+	}
 	// It is the first one of this devpts.
 	p.call(what, unix.SYS_MKNODAT, cwd(), p.str("/dev/console"), num(unix.S_IFREG|0o600), num(0))
 	p.call(what, unix.SYS_MOUNT, p.str("/dev/pts/0"), p.str("/dev/console"), num(0), num(unix.MS_BIND), num(0))
@@ -139,6 +141,9 @@ func (r *run) identity(p *program, u *user.ExecUser) error {
 		prog := p.words(num(len(filter.ops)), p.bytes(raw(filter.ops))) // struct sock_fprog
 		p.call("setting the filter of system calls", unix.SYS_SECCOMP, num(unix.SECCOMP_SET_MODE_FILTER), num(filter.flags), prog)
 	}
+	if r.imitates == devices {
+		r.listen(p)
+	}
 	var set uint64
 	for _, c := range capability.ListKnown() {
 		if slices.Contains(caps, "CAP_"+strings.ToUpper(c.String())) {
@@ -148,6 +153,27 @@ func (r *run) identity(p *program, u *user.ExecUser) error {
 			p.call("limiting capabilities", unix.SYS_PRCTL, num(unix.PR_CAPBSET_DROP), num(int(c)), num(0), num(0), num(0)).except = uint8(unix.EINVAL)
 		}
 	}
+	// Nothing is inheritable or ambient (CVE-2022-24769).
+	p.call("limiting capabilities", unix.SYS_PRCTL, num(unix.PR_CAP_AMBIENT), num(unix.PR_CAP_AMBIENT_CLEAR_ALL), num(0), num(0), num(0))
+	if r.imitates != everything {
+		r.becomeUser(p, u)
+	}
+	lo, hi := uint32(set), uint32(set>>32)
+	data := []uint32{lo, lo, 0, hi, hi, 0} // effective, permitted, inheritable of struct __user_cap_data_struct, twice
+	p.call("limiting capabilities", unix.SYS_CAPSET, p.bytes(raw([]uint32{unix.LINUX_CAPABILITY_VERSION_3, 0})), p.bytes(raw(data)))
+	switch {
+	case r.imitates == everything:
+		// No call after this one is the kernel's alone to answer.
+		p.call("giving up privileges", unix.SYS_PRCTL, num(unix.PR_SET_NO_NEW_PRIVS), num(1), num(0), num(0), num(0))
+		r.listen(p)
+	case r.imitates == nothing && r.place.SharedProc:
+		r.pause(p)
+	}
+	return nil
+}
+
+// becomeUser makes the process the user's.
+func (r *run) becomeUser(p *program, u *user.ExecUser) {
 	const what = "changing the user"
 	if r.place.Setgroups {
 		groups := []uint32{uint32(u.Gid)}
@@ -157,16 +183,10 @@ func (r *run) identity(p *program, u *user.ExecUser) error {
 		p.call(what, unix.SYS_SETGROUPS, num(len(groups)), p.bytes(raw(groups)))
 	}
 	p.call(what, unix.SYS_SETRESGID, num(u.Gid), num(u.Gid), num(u.Gid))
-	// Nothing is inheritable or ambient (CVE-2022-24769).
-	p.call("limiting capabilities", unix.SYS_PRCTL, num(unix.PR_CAP_AMBIENT), num(unix.PR_CAP_AMBIENT_CLEAR_ALL), num(0), num(0), num(0))
 	// As with docker, the process has its capabilities until it executes the command, whoever the user is: an image's entry point may be
 	// executable by root only. The execution takes them from all but root.
 	p.call(what, unix.SYS_PRCTL, num(unix.PR_SET_KEEPCAPS), num(1), num(0), num(0), num(0))
 	p.call(what, unix.SYS_SETRESUID, num(u.Uid), num(u.Uid), num(u.Uid))
-	lo, hi := uint32(set), uint32(set>>32)
-	data := []uint32{lo, lo, 0, hi, hi, 0} // effective, permitted, inheritable of struct __user_cap_data_struct, twice
-	p.call("limiting capabilities", unix.SYS_CAPSET, p.bytes(raw([]uint32{unix.LINUX_CAPABILITY_VERSION_3, 0})), p.bytes(raw(data)))
-	return nil
 }
 
 // command executes it. Which file that is, is found as exec.LookPath of package os/exec does.

@@ -12,7 +12,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"sync"
@@ -22,8 +21,10 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cairn-build/cairn/executor"
+	"github.com/cairn-build/cairn/executor/fakeid"
 	"github.com/cairn-build/cairn/executor/process"
 	"github.com/cairn-build/cairn/executor/sandbox"
+	"github.com/cairn-build/cairn/pkg/fakeroot"
 	"github.com/cairn-build/cairn/pkg/userns"
 )
 
@@ -36,6 +37,8 @@ type Executor struct {
 	place sandbox.Place
 	// kcore says whether /proc/kcore exists, to which docker's /dev has a link.
 	kcore bool
+	// imitates is what system calls are answered for.
+	imitates imitation
 
 	filters sync.Map // capabilities, joined → filter
 
@@ -67,8 +70,6 @@ func New(o Options) (*Executor, error) {
 	switch {
 	case err != nil:
 		return nil, err
-	case p.SharedProc:
-		return nil, fmt.Errorf("preparing to run processes: no sandbox with a pid namespace of its own can be made here: %s", p.Obstacle)
 	case !p.MountSetattr:
 		return nil, errors.New("preparing to run processes: this kernel has no mount_setattr (Linux 5.12)")
 	}
@@ -76,8 +77,13 @@ func New(o Options) (*Executor, error) {
 	if err != nil {
 		return nil, fmt.Errorf("preparing the executor's directory: %w", err)
 	}
+	e := &Executor{dir: dir, syncs: o.Syncs, place: p, files: map[string]string{}}
+	if e.imitates, err = imitationFor(p); err != nil {
+		return nil, err
+	}
 	_, err = os.Lstat("/proc/kcore")
-	return &Executor{dir: dir, syncs: o.Syncs, place: p, kcore: err == nil, files: map[string]string{}}, nil
+	e.kcore = err == nil
+	return e, nil
 }
 
 // Name returns "namespace".
@@ -145,6 +151,14 @@ type run struct {
 	spec     executor.Spec
 	rootPath string
 	points   sandbox.MountPoints
+	// imitates is the Executor's, for this run.
+	imitates imitation
+	// answers is nil where no call is answered.
+	answers *fakeid.Supervisor
+	// owners are those of mounts, by where they are.
+	owners map[string]*fakeroot.Table
+	// forget takes back what was said of files that are gone with the run.
+	forget []func()
 }
 
 // Run implements executor.Executor. A command that does not exist or cannot be executed is, as for a shell, an
@@ -172,7 +186,11 @@ func (e *Executor) Run(ctx context.Context, spec executor.Spec) error {
 	if err != nil {
 		return err
 	}
-	r := &run{Executor: e, launcher: l, spec: spec, rootPath: rootPath, points: sandbox.MountPoints{Root: root}}
+	r := &run{Executor: e, launcher: l, spec: spec, rootPath: rootPath, points: sandbox.MountPoints{Root: root}, imitates: e.imitates,
+		owners: map[string]*fakeroot.Table{}}
+	if r.imitates == devices && r.insecure() {
+		r.imitates = nothing // it has no filter at all
+	}
 	err = r.do(ctx)
 	return errors.Join(err, r.points.Remove())
 }
@@ -182,41 +200,44 @@ func (r *run) do(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("running %q: %w", r.spec.Process.Args[0], err)
 	}
-	pid, err := r.begin(s)
+	c, err := r.begin(s)
 	s.Started()
 	if err != nil {
+		r.stopAnswering()
 		_ = s.Finish()
 		return err
 	}
 	if r.spec.Started != nil {
 		r.spec.Started()
 	}
-	proc, err := os.FindProcess(pid)
-	if err != nil {
-		return fmt.Errorf("waiting for %q: %w", r.spec.Process.Args[0], err)
-	}
-	err = sandbox.Wait(ctx, r.spec, child{proc}, pid)
+	err = c.container.Wait(ctx, r.spec, c)
+	r.stopAnswering()
 	if serr := s.Finish(); err == nil && serr != nil {
 		err = fmt.Errorf("copying the output of %q: %w", r.spec.Process.Args[0], serr)
 	}
 	return err
 }
 
-// child is a process as a sandbox.Proc.
-type child struct{ *os.Process }
+// child is a process as a sandbox.Proc, and those that it starts.
+type child struct {
+	*os.Process
+	container sandbox.Container
+}
 
 func (c child) Kill() { _ = c.Signal(unix.SIGKILL) }
 
 // begin starts the command and returns its process.
-func (r *run) begin(s *sandbox.Streams) (int, error) {
+func (r *run) begin(s *sandbox.Streams) (child, error) {
+	name := r.spec.Process.Args[0]
 	p, err := r.program(s)
 	if err != nil {
-		return 0, err
+		return child{}, err
 	}
-	from, to, err := os.Pipe()
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return 0, fmt.Errorf("running %q: %w", r.spec.Process.Args[0], err)
+		return child{}, fmt.Errorf("running %q: %w", name, os.NewSyscallError("socketpair", err))
 	}
+	from, to := os.NewFile(uintptr(pair[0]), "report"), os.NewFile(uintptr(pair[1]), "report")
 	defer from.Close()
 	fd := int(to.Fd())
 	fds := [maxFDs]int{fd, fd, fd, fd}
@@ -228,30 +249,74 @@ func (r *run) begin(s *sandbox.Streams) (int, error) {
 		}
 		fds[regStdout], fds[regStderr] = int(s.Stdout.Fd()), int(s.Stderr.Fd())
 	}
-	flags := uint64(unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS)
+	pid, err := r.launcher.start(p, r.cloneFlags(), fds)
+	to.Close()
+	if err != nil {
+		return child{}, fmt.Errorf("running %q: %w", name, err)
+	}
+	c := child{}
+	if c.Process, err = os.FindProcess(pid); err != nil {
+		return child{}, fmt.Errorf("waiting for %q: %w", name, err)
+	}
+	ended, err := r.follow(p, int(from.Fd()), &c)
+	if err == nil {
+		return c, nil
+	}
+	if !ended {
+		c.Kill()
+	}
+	_, _ = c.Wait()
+	return child{}, err
+}
+
+func (r *run) cloneFlags() uint64 {
+	flags := uint64(unix.CLONE_NEWNS | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS)
+	if !r.place.SharedProc {
+		flags |= unix.CLONE_NEWPID
+	}
 	if r.place.Cgroup2 {
 		flags |= unix.CLONE_NEWCGROUP
 	}
 	if r.spec.Network == executor.NetworkNone {
 		flags |= unix.CLONE_NEWNET
 	}
-	pid, err := r.launcher.start(p, flags, fds)
-	to.Close()
-	if err != nil {
-		return 0, fmt.Errorf("running %q: %w", r.spec.Process.Args[0], err)
+	return flags
+}
+
+// follow listens to the process until it executes the command. With an error, ended says whether it has ended by itself.
+func (r *run) follow(p *program, from int, c *child) (ended bool, err error) {
+	name := r.spec.Process.Args[0]
+	for {
+		reports, oob := make([]report, 1), make([]byte, unix.CmsgSpace(4))
+		n, oobn, err := receive(from, raw(reports), oob)
+		switch {
+		case err != nil:
+			return false, fmt.Errorf("running %q: reading its report: %w", name, err)
+		case n == 0: // closed by the execution
+			if c.container == (sandbox.Container{}) {
+				c.container = sandbox.ContainerOf(c.Pid)
+			}
+			return false, nil
+		case n == len(raw(reports)):
+			return true, r.startError(p, reports[0])
+		}
+		// It waits to be told to go on.
+		c.container = sandbox.ContainerOf(c.Pid)
+		if err := r.answer(oob[:oobn], c.Pid); err != nil {
+			return false, fmt.Errorf("running %q: %w", name, err)
+		}
+		if _, err := unix.Write(from, []byte{0}); err != nil {
+			return false, fmt.Errorf("running %q: %w", name, err)
+		}
 	}
-	reports := make([]report, 1)
-	n, err := io.ReadFull(from, raw(reports))
-	if errors.Is(err, io.EOF) {
-		return pid, nil // closed by the execution
+}
+
+func receive(from int, b, oob []byte) (n, oobn int, err error) {
+	for {
+		if n, oobn, _, _, err = unix.Recvmsg(from, b, oob, unix.MSG_CMSG_CLOEXEC); !errors.Is(err, unix.EINTR) {
+			return n, oobn, err
+		}
 	}
-	if proc, ferr := os.FindProcess(pid); ferr == nil {
-		_, _ = proc.Wait()
-	}
-	if err != nil {
-		return 0, fmt.Errorf("running %q: a report of %d bytes: %w", r.spec.Process.Args[0], n, err)
-	}
-	return 0, r.startError(p, reports[0])
 }
 
 // program puts together what the process does.
@@ -260,9 +325,12 @@ func (r *run) program(s *sandbox.Streams) (*program, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := r.place.CheckUser(u); err != nil {
-		return nil, err
+	if r.imitates != everything {
+		if err := r.place.CheckUser(u); err != nil {
+			return nil, err
+		}
 	}
+	r.prepareAnswers(s, u)
 	p := &program{}
 	p.call("making a session", unix.SYS_SETSID)
 	r.root(p)

@@ -13,10 +13,22 @@ import (
 
 	"github.com/cairn-build/cairn/executor"
 	"github.com/cairn-build/cairn/executor/exectest"
+	"github.com/cairn-build/cairn/pkg/userns"
+	"github.com/cairn-build/cairn/test/people"
 )
 
+// strangerID is a uid that no passwd file and no sub-id range knows.
+const strangerID = 61235
+
+// testProgram runs all tests as root, as a user with sub-ids, and as one without, for whom there is one id and others are imitated.
 func testProgram() exectest.Program {
-	return exectest.Program{New: func(dir string) (executor.Executor, error) { return New(Options{Dir: dir}) }}
+	return exectest.Program{
+		New: func(dir string) (executor.Executor, error) { return New(Options{Dir: dir}) },
+		People: func() ([]people.Person, error) {
+			u, err := people.Unprivileged()
+			return []people.Person{people.Root(), u, people.Stranger(strangerID)}, err
+		},
+	}
 }
 
 func TestMain(m *testing.M) { testProgram().Main(m) }
@@ -42,7 +54,14 @@ func newExecutor(t testing.TB) executor.Executor {
 	return e
 }
 
-func TestSuite(t *testing.T) { exectest.Suite(t, newExecutor) }
+func TestSuite(t *testing.T) {
+	if mode, _ := userns.Current(); mode.Map == userns.SingleID {
+		// /proc shows who the kernel takes a process for, with no_new_privs and the filter by which others are imitated.
+		exectest.Suite(t, newExecutor, "Capabilities", "Insecure")
+		return
+	}
+	exectest.Suite(t, newExecutor)
+}
 
 // kill -9 of the builder leaves no process of a RUN, no mount, and nothing on disk.
 func TestKillLeavesNothing(t *testing.T) {

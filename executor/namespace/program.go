@@ -57,6 +57,7 @@ const (
 	regTree
 	regTarget
 	regTerminal
+	regListener
 	regCount
 	noRegister register = 0xff
 )

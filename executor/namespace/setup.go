@@ -76,7 +76,12 @@ func (r *run) system(p *program) error {
 			return err
 		}
 	}
-	p.mount("proc", "proc", "proc", noSuidExecDev, "")
+	if r.place.SharedProc {
+		p.mount("/proc", "proc", "", unix.MS_BIND|unix.MS_REC, "")
+		p.setattr("protecting /proc", "proc", unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC)
+	} else {
+		p.mount("proc", "proc", "proc", noSuidExecDev, "")
+	}
 	r.dev(p)
 	r.sys(p)
 	if r.insecure() {
@@ -221,6 +226,9 @@ func (r *run) mount(p *program, m executor.Mount, covered []string) ([]string, e
 		num(unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH))
 	for _, reg := range []register{regTree, regTarget} {
 		p.call(what, unix.SYS_CLOSE, reg.value())
+	}
+	if m.Owners != nil {
+		r.owners[target] = m.Owners
 	}
 	return append(covered, target), nil
 }

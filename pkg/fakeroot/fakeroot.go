@@ -32,7 +32,7 @@ type Meta struct {
 	UID, GID uint32
 	// Mode is the permission bits with setuid, setgid and sticky (07777).
 	Mode uint32
-	// Type is S_IFCHR or S_IFBLK for a regular file that stands for a device, with its number in Rdev; otherwise 0.
+	// Type is S_IFCHR or S_IFBLK for a file, regular or a socket, that stands for a device, with its number in Rdev; otherwise 0.
 	Type uint32
 	Rdev uint64
 	// Xattrs are the extended attributes under their full names. None of them is on disk. A Meta's map is never changed, only replaced.
@@ -42,6 +42,7 @@ type Meta struct {
 // Table is safe for concurrent use.
 type Table struct {
 	uid, gid uint32
+	real     Real
 
 	mu     sync.RWMutex
 	metas  map[Key]Meta
@@ -51,6 +52,26 @@ type Table struct {
 // New returns an empty Table for files that this process's user owns.
 func New() *Table {
 	return &Table{uid: uint32(os.Geteuid()), gid: uint32(os.Getegid()), metas: map[Key]Meta{}, shared: map[Key]int{}}
+}
+
+// Real are parts of what is said of files that the file system itself has, always: there a Table adds nothing, and what entries have does not count.
+type Real struct{ Owners, Modes bool }
+
+// Over returns an empty Table for files of which the file system can say as much as real.
+func Over(real Real) *Table {
+	t := New()
+	t.real = real
+	return t
+}
+
+// Real returns what the file system says itself.
+func (t *Table) Real() Real { return t.real }
+
+// Len is the number of entries.
+func (t *Table) Len() int {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return len(t.metas)
 }
 
 // Get returns the entry of a key.
@@ -79,14 +100,30 @@ func (t *Table) Drop(k Key) {
 // Of returns what is said of the file that st, fresh from the file system, describes: its entry, or what takes the place of one.
 func (t *Table) Of(st *unix.Stat_t) Meta {
 	if m, ok := t.Get(KeyOf(st)); ok {
-		return m
+		return t.over(m, st)
 	}
+	return t.plain(st)
+}
+
+// plain is what is said of a file without an entry.
+func (t *Table) plain(st *unix.Stat_t) Meta {
 	m := Meta{UID: st.Uid, GID: st.Gid, Mode: st.Mode & 0o7777}
 	if m.UID == t.uid {
 		m.UID = 0
 	}
 	if m.GID == t.gid {
 		m.GID = 0
+	}
+	return m
+}
+
+// over puts into an entry what the file system says better.
+func (t *Table) over(m Meta, st *unix.Stat_t) Meta {
+	if t.real.Owners {
+		m.UID, m.GID = st.Uid, st.Gid
+	}
+	if t.real.Modes {
+		m.Mode = st.Mode & 0o7777
 	}
 	return m
 }
@@ -98,13 +135,7 @@ func (t *Table) Update(st *unix.Stat_t, f func(m *Meta)) {
 	defer t.mu.Unlock()
 	m, ok := t.metas[k]
 	if !ok {
-		m = Meta{UID: st.Uid, GID: st.Gid, Mode: st.Mode & 0o7777}
-		if m.UID == t.uid {
-			m.UID = 0
-		}
-		if m.GID == t.gid {
-			m.GID = 0
-		}
+		m = t.plain(st)
 	}
 	f(&m)
 	t.metas[k] = m
@@ -160,7 +191,7 @@ func (t *Table) Copied(from, to Key) {
 func (t *Table) Clone() *Table {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	return &Table{uid: t.uid, gid: t.gid, metas: maps.Clone(t.metas), shared: maps.Clone(t.shared)}
+	return &Table{uid: t.uid, gid: t.gid, real: t.real, metas: maps.Clone(t.metas), shared: maps.Clone(t.shared)}
 }
 
 // Merge carries over into t what was changed from before to after. None of them may be in use.

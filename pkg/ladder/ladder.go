@@ -3,9 +3,9 @@
 // last, by doing; that takes milliseconds, once per build. docs/confinement.md shows what is chosen where.
 //
 //	rung           needs                                              executor     snapshotter
-//	userns         namespaces with many ids: as root, by an identity  runc         overlay
-//	               map, or by newuidmap
-//	userns-single  a user namespace with one id                       runc         overlay
+//	userns         namespaces with many ids: as root, by an identity  namespace    overlay
+//	               map, or by newuidmap                               or runc
+//	userns-single  a user namespace with one id; others are imitated  namespace    overlay
 //	ptrace         seccomp's user notification and ptrace, which      ptrace       native
 //	               every container allows; the last resort, also
 //	               where nothing can hold the upper directory of an

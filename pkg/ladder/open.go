@@ -52,7 +52,7 @@ func (r *Rung) openPtrace(o Options) error {
 // openNamespaces makes the parts that work with mounts.
 func (r *Rung) openNamespaces(o Options) error {
 	r.NewSnapshotter = func(b Blob) (snapshot.Snapshotter, error) {
-		return overlay.New(overlay.Options{Store: o.Store, Blob: b})
+		return overlay.New(overlay.Options{Store: o.Store, Blob: b, OneOwner: r.Isolation == UsernsSingle})
 	}
 	var err error
 	if r.Snapshotter, err = r.NewSnapshotter(o.Blob); err != nil {
@@ -66,7 +66,7 @@ func (r *Rung) openNamespaces(o Options) error {
 		return err
 	}
 	r.closers = append(r.closers, func() error { return o.Store.RemoveTemp(dir) })
-	exec, err := newSandboxes(filepath.Join(dir, "state"))
+	exec, err := newSandboxes(r.Isolation, filepath.Join(dir, "state"))
 	if err != nil {
 		return err
 	}
@@ -81,11 +81,14 @@ type sandboxes interface {
 	Close() error
 }
 
-// newSandboxes returns the cheapest executor that works here.
-func newSandboxes(dir string) (sandboxes, error) {
-	e, err := namespace.New(namespace.Options{Dir: dir})
+// newSandboxes returns the cheapest executor that works here. Where there is one id, only one of them imitates others.
+func newSandboxes(i Isolation, dir string) (sandboxes, error) {
+	n, err := namespace.New(namespace.Options{Dir: dir})
 	if err == nil {
-		return e, nil
+		return n, nil
+	}
+	if i == UsernsSingle {
+		return nil, err
 	}
 	return newRunc(dir, err)
 }

@@ -26,11 +26,17 @@ import (
 // file whose second name changed is there under both names, so that they stay links, and fractions of seconds never make a
 // difference: the layer is the same whether the files below were unpacked from a layer, which cuts them, or not.
 func Diff(ctx context.Context, upper string, lower Tree, w *Writer) error {
+	return DiffDescribed(ctx, upper, lower, nil, w)
+}
+
+// DiffDescribed is Diff where the file system does not say everything of its files: describe completes e, made of st. It may change owner,
+// mode, type and device number; attributes are those on disk. A socket that it makes nothing else of is left out.
+func DiffDescribed(ctx context.Context, upper string, lower Tree, describe func(st *unix.Stat_t, e *Entry), w *Writer) error {
 	fds, err := openDirs(upper)
 	if err != nil {
 		return fmt.Errorf("comparing %s: %w", upper, err)
 	}
-	return (&differ{dirs: fds, lower: lower}).diff(ctx, upper, w)
+	return (&differ{dirs: fds, lower: lower, describe: describe}).diff(ctx, upper, w)
 }
 
 // Said is what is known of the files of a root filesystem beside what the file system says of them.
@@ -73,9 +79,10 @@ func (d *differ) diff(ctx context.Context, dir string, w *Writer) error {
 type differ struct {
 	dirs
 	lower Tree
-	// said is nil for an upper directory.
-	said  Said
-	found []*change
+	// said is nil for an upper directory, for which there may be describe.
+	said     Said
+	describe func(st *unix.Stat_t, e *Entry)
+	found    []*change
 }
 
 // change is an entry of the upper directory, or a name it hides.
@@ -146,6 +153,10 @@ func (d *differ) compare(ctx context.Context, dir, base string, hides bool) erro
 		return fmt.Errorf("%q: %w", name, err)
 	}
 	e, ok := statEntry(name, &st)
+	if d.describe != nil {
+		d.describe(&st, &e)
+		ok = e.Type != 0 // a socket may stand for something else
+	}
 	if !ok {
 		return nil
 	}
@@ -157,7 +168,7 @@ func (d *differ) compare(ctx context.Context, dir, base string, hides bool) erro
 		d.said.Describe(&st, &e)
 	}
 	c := &change{e: e}
-	if d.said == nil && e.Type == Char && st.Rdev == 0 {
+	if d.said == nil && st.Mode&unix.S_IFMT == unix.S_IFCHR && st.Rdev == 0 {
 		if old.Type != 0 {
 			d.found = append(d.found, &change{e: Entry{Path: name, Type: Whiteout}, changed: true})
 		}

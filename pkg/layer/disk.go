@@ -19,6 +19,8 @@ type disk struct {
 	uid, gid int
 	// contents means that only what files hold counts: their metadata is elsewhere (UnpackContents).
 	contents bool
+	// oneOwner means that nothing gets another owner than this process (UnpackOneOwner).
+	oneOwner bool
 	buf      []byte
 }
 
@@ -174,7 +176,7 @@ func (d *disk) describe(fd int, e *Entry) error {
 	if d.contents {
 		return unix.Fchmod(fd, contentMode(e))
 	}
-	if e.UID != d.uid || e.GID != d.gid {
+	if !d.oneOwner && (e.UID != d.uid || e.GID != d.gid) {
 		if err := unix.Fchown(fd, e.UID, e.GID); err != nil {
 			return fmt.Errorf("changing the owner to %d:%d: %w", e.UID, e.GID, err)
 		}
@@ -186,7 +188,7 @@ func (d *disk) describe(fd int, e *Entry) error {
 }
 
 func (d *disk) chown(dir int, base string, e *Entry) error {
-	if d.contents || e.UID == d.uid && e.GID == d.gid {
+	if d.contents || d.oneOwner || e.UID == d.uid && e.GID == d.gid {
 		return nil
 	}
 	if err := unix.Fchownat(dir, base, e.UID, e.GID, unix.AT_SYMLINK_NOFOLLOW); err != nil {

@@ -44,11 +44,21 @@ func UnpackContents(ctx context.Context, r io.Reader, l Layer, dir string, lower
 	return ix, nil
 }
 
+// UnpackOneOwner is Unpack for who may not change owners: all that is in dir belongs to the caller, and who it is to belong to is in the
+// index alone.
+func UnpackOneOwner(ctx context.Context, r io.Reader, l Layer, dir string, lower Tree, lim Limits) (*Index, error) {
+	ix, err := unpack(ctx, r, l, unpackTo{dir: dir, lower: lower, oneOwner: true}, lim)
+	if err != nil {
+		return nil, fmt.Errorf("unpacking layer %s: %w", l.DiffID, err)
+	}
+	return ix, nil
+}
+
 // unpackTo is where a layer is unpacked, and how.
 type unpackTo struct {
-	dir      string
-	lower    Tree
-	contents bool
+	dir                string
+	lower              Tree
+	contents, oneOwner bool
 }
 
 func unpack(ctx context.Context, r io.Reader, l Layer, into unpackTo, lim Limits) (*Index, error) {
@@ -59,7 +69,7 @@ func unpack(ctx context.Context, r io.Reader, l Layer, into unpackTo, lim Limits
 			return nil, err
 		}
 		defer d.close()
-		d.contents = into.contents
+		d.contents, d.oneOwner = into.contents, into.oneOwner
 		to = &unpacker{disk: d, lower: into.lower}
 	}
 	rd := newReader(lim.withDefaults())

@@ -123,10 +123,10 @@ func (m *mounter) loadOwners(key, dir string) (*fakeroot.Table, error) {
 	if err := unix.Stat(dir, &st); err != nil {
 		return nil, &os.PathError{Op: "stat", Path: dir, Err: err}
 	}
-	t := fakeroot.New()
+	t := fakeroot.Over(m.owners.Real())
 	data, err := m.Store.Record(ownersBucket, key)
 	if err != nil || t.UnmarshalBinary(data) != nil {
-		return fakeroot.New(), nil
+		return fakeroot.Over(m.owners.Real()), nil
 	}
 	t.OnDevice(uint64(st.Dev))
 	return t, nil

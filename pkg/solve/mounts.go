@@ -125,8 +125,8 @@ type mounter struct {
 func newMounter(s *solver, rw snapshot.RWLayer) *mounter {
 	m := &mounter{solver: s, caches: map[string]*fakeroot.Table{}}
 	_, m.mountless = s.Executor.(executor.Mountless)
-	if snapshot.OwnersOf(rw) != nil {
-		m.owners = fakeroot.New()
+	if t := snapshot.OwnersOf(rw); t != nil && !t.Real().Owners {
+		m.owners = fakeroot.Over(t.Real())
 	}
 	return m
 }
@@ -389,5 +389,8 @@ func own(name string, owners *fakeroot.Table, pm plan.Mount, perm os.FileMode) e
 		return &os.PathError{Op: "stat", Path: name, Err: err}
 	}
 	owners.Set(fakeroot.KeyOf(&st), fakeroot.Meta{UID: uint32(uid), GID: uint32(gid), Mode: mode})
+	if owners.Real().Modes {
+		return unix.Chmod(name, mode)
+	}
 	return unix.Chmod(name, fakeroot.RealMode(mode, st.Mode&unix.S_IFMT == unix.S_IFDIR))
 }

@@ -42,6 +42,9 @@ type Options struct {
 	// Clamp, when not nil, is the latest modification time in a committed layer; later ones become it. In the snapshot, and so for the
 	// steps that follow in this build, times stay as they were.
 	Clamp *time.Time
+	// OneOwner means that files can have no other owner than this process, as in a user namespace with one id: who they are to belong to is
+	// in the layers, and in the tables of writable root filesystems (snapshot.Owned).
+	OneOwner bool
 	// Jobs is how many layers are unpacked at once by one Open; 0 is 4.
 	Jobs int
 }
@@ -132,13 +135,20 @@ func openFile(dir, name string) (*os.File, error) {
 // emptyDiffID is the digest of the empty tar, two blocks of zeros: what scratch is said to consist of.
 var emptyDiffID = digest.FromBytes(make([]byte, 1024))
 
-// chainIDs returns the ChainID that each layer of a chain completes.
-func chainIDs(chain []layer.Layer) []digest.Digest {
+// snapshotIDs returns the names of a chain's snapshots in the store: the ChainID that each layer completes or, since what is on disk then
+// differs from what others have, one made of it.
+func (s *Snapshotter) snapshotIDs(chain []layer.Layer) []digest.Digest {
 	ids := make([]digest.Digest, len(chain))
 	for i, l := range chain {
 		ids[i] = l.DiffID
 	}
-	return identity.ChainIDs(ids)
+	ids = identity.ChainIDs(ids)
+	if s.opts.OneOwner {
+		for i, id := range ids {
+			ids[i] = digest.FromString("one owner of " + id.String())
+		}
+	}
+	return ids
 }
 
 // roLayer implements snapshot.ROLayer.

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/cairn-build/cairn/pkg/fakeroot"
 	"github.com/cairn-build/cairn/pkg/layer"
 	"github.com/cairn-build/cairn/snapshot"
 	"golang.org/x/sys/unix"
@@ -26,6 +27,8 @@ type rwLayer struct {
 	lower string
 	// forbidden must not be in the layer.
 	forbidden [][]byte
+	// owners is keyed by the files of the mount.
+	owners *fakeroot.Table
 
 	mu       sync.Mutex
 	mounted  bool
@@ -73,6 +76,9 @@ func newRWLayer(below *roLayer) (_ *rwLayer, err error) {
 	if err := mountOverlay(dir, lowers); err != nil {
 		return nil, err
 	}
+	if err := rw.seedOwners(); err != nil {
+		return nil, err
+	}
 	return rw, nil
 }
 
@@ -90,12 +96,16 @@ func (rw *rwLayer) Commit() (snapshot.ROLayer, error) {
 		return nil, errors.New("committing a layer: it is released or committed already")
 	}
 	rw.used = true
+	owners, err := rw.upperOwners()
+	if err != nil {
+		return nil, fmt.Errorf("committing a layer: %w", err)
+	}
 	// Without a mount nobody changes the upper directory any more.
 	if err := unmount(rw.Root(), 0); err != nil {
 		return nil, fmt.Errorf("committing a layer: %w", err)
 	}
 	rw.mounted = false
-	l, ix, err := rw.write(context.Background())
+	l, ix, err := rw.write(context.Background(), owners)
 	if err != nil {
 		return nil, fmt.Errorf("committing a layer: %w", err)
 	}
@@ -109,7 +119,7 @@ func (rw *rwLayer) Commit() (snapshot.ROLayer, error) {
 		chain:   append(slices.Clone(rw.below.chain), l),
 		indexes: append(slices.Clone(rw.below.indexes), ix),
 	}
-	ids := chainIDs(ro.chain)
+	ids := rw.s.snapshotIDs(ro.chain)
 	// A layer says nothing of its root, so that what was done to it ends here, as it does for whoever has only the layer.
 	if err := copyRoot(rw.lower, rw.path("upper")); err != nil {
 		return nil, fmt.Errorf("committing layer %s: %w", l.DiffID, err)
@@ -123,7 +133,7 @@ func (rw *rwLayer) Commit() (snapshot.ROLayer, error) {
 }
 
 // write makes a layer of the upper directory: tar, digests, compression and the blob's file in one pass.
-func (rw *rwLayer) write(ctx context.Context) (layer.Layer, *layer.Index, error) {
+func (rw *rwLayer) write(ctx context.Context, owners *fakeroot.Table) (layer.Layer, *layer.Index, error) {
 	blob, err := rw.s.opts.Store.NewBlob(ctx)
 	if err != nil {
 		return layer.Layer{}, nil, err
@@ -134,7 +144,7 @@ func (rw *rwLayer) write(ctx context.Context) (layer.Layer, *layer.Index, error)
 		return layer.Layer{}, nil, err
 	}
 	w.Clamp, w.Forbidden = rw.s.opts.Clamp, rw.forbidden
-	if err := layer.Diff(ctx, rw.path("upper"), rw.below.tree(), w); err != nil {
+	if err := layer.DiffDescribed(ctx, rw.path("upper"), rw.below.tree(), describer(owners), w); err != nil {
 		return layer.Layer{}, nil, err
 	}
 	diffID, mediaType, ix, err := w.Close()

@@ -41,7 +41,7 @@ type node struct {
 
 func (s *Snapshotter) newUnpacking(chain []layer.Layer) *unpacking {
 	u := &unpacking{s: s}
-	ids := chainIDs(chain)
+	ids := s.snapshotIDs(chain)
 	for i, l := range chain {
 		u.nodes = append(u.nodes, &node{u: u, n: i, layer: l, chainID: ids[i]})
 	}
@@ -125,7 +125,11 @@ func (n *node) readLayer(ctx context.Context, dir string) (*layer.Index, error) 
 	if n.n > 0 {
 		lower = n.lower(ctx)
 	}
-	ix, err := layer.Unpack(ctx, r, n.layer, dir, lower, n.u.s.opts.Limits)
+	unpack := layer.Unpack
+	if n.u.s.opts.OneOwner {
+		unpack = layer.UnpackOneOwner
+	}
+	ix, err := unpack(ctx, r, n.layer, dir, lower, n.u.s.opts.Limits)
 	if err != nil {
 		return nil, &layer.UnusableError{Layer: n.layer, Err: err}
 	}

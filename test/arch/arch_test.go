@@ -40,8 +40,9 @@ var edges = map[string][]string{
 	"pkg/export":   {"pkg/registry", "pkg/layer", "pkg/store", "pkg/image", "pkg/progress", "pkg/suggest"},
 	"snapshot":     {"pkg/layer", "pkg/fakeroot"},
 	"snapshot/...": {"snapshot", "pkg/layer", "pkg/store", "pkg/fakeroot"},
-	// Several executors answer system calls: notify is how, identity what they say of users.
-	"executor/...": {"executor", "executor/process", "executor/sandbox", "executor/notify", "executor/identity", "pkg/userns", "pkg/fakeroot"},
+	// Several executors answer system calls: notify is how, identity what they say of users, fakeid what namespaces do not have.
+	"executor/...": {"executor", "executor/process", "executor/sandbox", "executor/notify", "executor/identity", "executor/fakeid", "pkg/userns",
+		"pkg/fakeroot"},
 	"pkg/solve": {"pkg/plan", "pkg/cache", "pkg/source", "pkg/layer", "pkg/store", "pkg/secret", "pkg/progress", "pkg/copy",
 		"pkg/dockerfile", "pkg/fakeroot", "snapshot", "executor"},
 	"pkg/build": {"pkg/solve", "pkg/plan", "pkg/dockerfile", "pkg/cache", "pkg/source", "pkg/registry", "pkg/image", "pkg/export",
