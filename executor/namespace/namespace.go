@@ -73,6 +73,10 @@ func New(o Options) (*Executor, error) {
 	case !p.MountSetattr:
 		return nil, errors.New("preparing to run processes: this kernel has no mount_setattr (Linux 5.12)")
 	}
+	var files unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &files); err == nil && files.Cur <= terminalFD {
+		return nil, fmt.Errorf("preparing to run processes: %d open files are allowed, and %d are needed", files.Cur, terminalFD+1)
+	}
 	dir, err := filepath.Abs(o.Dir)
 	if err != nil {
 		return nil, fmt.Errorf("preparing the executor's directory: %w", err)
