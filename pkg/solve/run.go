@@ -108,7 +108,7 @@ func (st *stage) process(ctx context.Context, rw snapshot.RWLayer, r *plan.Run, 
 	err = st.Executor.Run(ctx, executor.Spec{
 		Root: rw.Root(), Owners: snapshot.OwnersOf(rw),
 		Process: executor.Process{
-			Args: r.Args, Env: append(append(env, st.Run.ProxyEnv...), secretEnv...), Dir: r.Dir, User: r.User,
+			Args: r.Args, Env: append(env, secretEnv...), Dir: r.Dir, User: r.User,
 			Stdout: stdout, Stderr: stderr,
 		},
 		Mounts:   mounts,

@@ -58,9 +58,7 @@ type RunOptions struct {
 	Ulimits  []executor.Ulimit
 	// ShmSize is in bytes; 0 is the default of 64 MiB.
 	ShmSize int64
-	// ProxyEnv is added to the environment of every RUN and is no part of any cache key.
-	ProxyEnv []string
-	Secrets  map[string]secret.Value
+	Secrets map[string]secret.Value
 	// AllowSecretInLayer lets a RUN leave a secret that it mounts in its layer, which fails otherwise.
 	AllowSecretInLayer bool
 	// SSH maps an id to the socket of an agent.

@@ -298,7 +298,6 @@ func TestWhatAKeyDependsOn(t *testing.T) {
 		}},
 		{name: "another file", before: func(w *world) { w.file("b", "x") }},
 		{name: "value of a secret", option: with("other")},
-		{name: "proxy", option: func(o *Options) { o.Run.ProxyEnv = []string{"http_proxy=x"} }},
 		{name: "host name", option: func(o *Options) { o.Run.Hostname = "h" }, misses: 1},
 		{name: "shm size", option: func(o *Options) { o.Run.ShmSize = 1 << 20 }, misses: 1},
 		{name: "ulimit", option: func(o *Options) { o.Run.Ulimits = []executor.Ulimit{{Name: "nofile", Soft: 1, Hard: 2}} }, misses: 1},

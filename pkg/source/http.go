@@ -58,13 +58,6 @@ type Fetched struct {
 	modified     string // LastModified as the server wrote it
 }
 
-// FetchHTTP fetches a URL into a file without a name in dir. It follows up to 5 redirects, none of them from https to http, and
-// none to a private address that the URL itself does not name. want, where it is not empty, is verified before the file is
-// returned; its algorithm is one of SHA-256, -384 and -512. Failures that may pass are tried again.
-func FetchHTTP(ctx context.Context, rawURL string, want digest.Digest, dir string, o ContextOptions) (*Fetched, error) {
-	return fetchHTTP(ctx, rawURL, fetchPlan{want: want, dir: dir}, o)
-}
-
 // fetchPlan is what is known of a fetch beforehand: the digest it must have, where it goes, and what an earlier one brought.
 type fetchPlan struct {
 	want digest.Digest
@@ -74,6 +67,9 @@ type fetchPlan struct {
 
 var errNotModified = errors.New("not modified")
 
+// fetchHTTP fetches a URL into a file without a name in p.dir. It follows up to 5 redirects, none of them from https to http, and
+// none to a private address that the URL itself does not name. p.want, where it is not empty, is verified before the file is
+// returned; its algorithm is one of SHA-256, -384 and -512. Failures that may pass are tried again.
 func fetchHTTP(ctx context.Context, rawURL string, p fetchPlan, o ContextOptions) (*Fetched, error) {
 	want := p.want
 	u, err := url.Parse(rawURL)

@@ -53,7 +53,7 @@ func serve(t testing.TB, h http.HandlerFunc) string {
 
 func download(t testing.TB, u string, want digest.Digest, o ContextOptions) (string, error) {
 	t.Helper()
-	f, err := FetchHTTP(context.Background(), u, want, t.TempDir(), o)
+	f, err := fetchHTTP(context.Background(), u, fetchPlan{want: want, dir: t.TempDir()}, o)
 	if err != nil {
 		return "", err
 	}
@@ -239,7 +239,7 @@ func TestC6RedirectToPrivateAddress(t *testing.T) {
 		u := serve(t, func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, to, http.StatusFound) })
 		o := testOptions(t)
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-		if f, err := FetchHTTP(ctx, u, "", t.TempDir(), o); err == nil {
+		if f, err := fetchHTTP(ctx, u, fetchPlan{want: "", dir: t.TempDir()}, o); err == nil {
 			_ = f.Close()
 			t.Errorf("%s was fetched", to)
 		}
@@ -477,7 +477,7 @@ func TestFetchIsCancelled(t *testing.T) {
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	time.AfterFunc(50*time.Millisecond, cancel)
-	if _, err := FetchHTTP(ctx, u, "", t.TempDir(), testOptions(t)); !errors.Is(err, context.Canceled) {
+	if _, err := fetchHTTP(ctx, u, fetchPlan{want: "", dir: t.TempDir()}, testOptions(t)); !errors.Is(err, context.Canceled) {
 		t.Errorf("error %v", err)
 	}
 }
