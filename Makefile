@@ -46,6 +46,11 @@ STRESS ?= 10m
 stress: ## 8 processes opening, renaming and executing on the isolation ptrace, for a while (STRESS=10m)
 	CAIRN_STRESS=$(STRESS) $(GO) test -tags "$(TAGS)" ./executor/ptrace -run TestStress -count=1 -v -timeout 2h
 
+.PHONY: image
+IMAGE ?= cairn
+image: build ## cairn's own image, built by cairn (examples/ci/Dockerfile); ARGS are further flags of cairn build: --push, --build-arg BASE=…
+	bin/cairn build -f examples/ci/Dockerfile -t $(IMAGE) $(ARGS) bin
+
 PEER ?= ./buildah
 bench: deps build ## beside a peer (Debian's buildah; PEER=SCRIPT names another) and as the work grows, into docs/performance.md; ARGS=-quick leaves out the long part
 	$(GO) test ./test/bench -run '^$$' -bench . -benchtime 1x -timeout 3h -args -cairn $(CURDIR)/bin/cairn -peer $(PEER) \

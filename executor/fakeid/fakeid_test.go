@@ -172,7 +172,7 @@ func base() ([]byte, layer.Layer, error) {
 	if err != nil {
 		return nil, layer.Layer{}, err
 	}
-	if err := layer.WriteAll(w, items); err != nil {
+	if err := layer.WriteAll(context.Background(), w, items); err != nil {
 		return nil, layer.Layer{}, err
 	}
 	diffID, mediaType, _, err := w.Close()
