@@ -34,7 +34,7 @@ lint: ## golangci-lint where it is installed, else gofmt and go vet
 	  bad=$$(gofmt -l cmd executor pkg snapshot test); [ -z "$$bad" ] || { echo "not formatted: $$bad"; exit 1; }; \
 	  $(GO) vet -tags "$(TAGS)" ./...; fi
 
-demo: ## from nothing to a pushed, pulled and run image, in a minute or two
+demo: ## from nothing to a pushed, pulled and run image; several minutes the first time
 	@.ci/deps $(DEMO_DEPS)
 	@$(MAKE) --no-print-directory build
 	@examples/demo bin/cairn

@@ -40,8 +40,10 @@ type Spec struct {
 	Mounts   []Mount
 	Network  NetworkMode
 	Security SecurityMode
-	// Hostname is the name of the UTS namespace; the default is "buildkitsandbox".
+	// Hostname is the name of the UTS namespace; where none can be set, asking for one is an error.
 	Hostname string
+	// DefaultHostname is the name where Hostname is "" and one can be set; "" is "buildkitsandbox".
+	DefaultHostname string
 	// Hosts are additional lines of /etc/hosts.
 	Hosts []Host
 	// Ulimits replace the defaults of the same name, clamped to the hard limits of the place.

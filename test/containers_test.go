@@ -3,6 +3,7 @@ package test
 import (
 	"fmt"
 	"os"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -87,12 +88,34 @@ func TestDetachedEnds(t *testing.T) {
 			}
 		}
 		h.Cairn("rm", "lines").OK(t)
-		h.Cairn("run", "-d", base, "/no/such").Fails(t, 125, "/no/such")
+		h.Cairn("run", "-d", base, "/no/such").Fails(t, 127, "/no/such")
+		h.Cairn("run", "-d", base, "/etc/passwd").Fails(t, 126, "/etc/passwd")
 		h.Cairn("run", "-d", "-i", base, "cat").Fails(t, 2, "--detach")
 		if got := h.Cairn("ps", "-aq").OK(t).Stdout; got != "" {
 			t.Errorf("left are %q", got)
 		}
 	})
+}
+
+// TestRunAsInDocker: the host is called by the ID, ps shows the whole command.
+func TestRunAsInDocker(t *testing.T) {
+	base := harness.StartRegistry(t, harness.RegistryOptions{}).Busybox(t)
+	h := harness.NewHome(t, harness.Unprivileged(t))
+	if got := h.Cairn("run", base, "hostname").OK(t).Stdout; !regexp.MustCompile(`^[0-9a-f]{12}\n$`).MatchString(got) {
+		t.Errorf("hostname prints %q", got)
+	}
+	if got := h.Cairn("run", "--hostname", "own", base, "hostname").OK(t).Stdout; got != "own\n" {
+		t.Errorf("with --hostname it prints %q", got)
+	}
+	id := strings.TrimSpace(h.Cairn("run", "-d", "--entrypoint", "sh", base, "-c", "hostname; echo two >&2; echo three; printf four").OK(t).Stdout)
+	harness.WaitFor(t, 20*time.Second, "its end", func() bool { return h.Cairn("ps", "-q").OK(t).Stdout == "" })
+	if r := h.Cairn("logs", id).OK(t); r.Stdout != id[:12]+"\nthree\nfour" || r.Stderr != "two\n" {
+		t.Errorf("logs: %q and %q", r.Stdout, r.Stderr)
+	}
+	h.Cairn("logs", "-t", id).Fails(t, 2, "without its times")
+	if got := h.Cairn("ps", "-a", "--no-trunc", "--format", "{{.Command}}").OK(t).Stdout; got != `"sh -c hostname; echo two >&2; echo three; printf four"`+"\n" {
+		t.Errorf("ps shows %q", got)
+	}
 }
 
 // TestUnshare: an ordinary user is root there, and the program's exit code is the command's.

@@ -43,7 +43,13 @@ func (in invocation) save(c *cli.Context) error {
 	}
 	return in.transfer(c, func(ctx context.Context, t *transfer) error {
 		exporter := image.NewExporter(image.NewLocal(t.store), image.ExporterOptions{Blob: t.images.Blob, Platform: platform})
-		fill := func(w io.Writer) error { return exporter.Save(ctx, args, w) }
+		fill := func(w io.Writer) error {
+			err := exporter.Save(ctx, args, w)
+			if ref, missing := image.MissingRef(err); missing {
+				return noSuchImage(ref, err)
+			}
+			return err
+		}
 		if file != "" {
 			return export.ReplaceFile(file, fill)
 		}

@@ -88,6 +88,8 @@ func TestMistypedCommandLines(t *testing.T) {
 		{"build --platform linux/arm64 --annotation manifest[linux/amd64]:a=b .", "nothing is built for linux/amd64", ""},
 		{"build --build-context a=/no/such/dir .", "opening build context a: stat /no/such/dir", ""},
 		{"build --build-context a=/etc/passwd .", "opening build context a: open /etc/passwd: not a directory", ""},
+		{"run --platform linux/arm64,linux/amd64 img", "want one platform", ""},
+		{"pull --platform a/b/c/d img", "--platform", "os/arch"},
 		{"run -e =x img", `--env: "=x" has no name`, "NAME[=VALUE]"},
 		{"run -v /tmp:/x:zz img", `unknown option "zz"`, "ro and rw"},
 		{"run -v /tmp img", "not SOURCE:TARGET", "SOURCE"},

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -30,7 +31,7 @@ import (
 //	lock     held by the process as long as it lives, which can be seen also where pids are others
 //	log      the output, in the frames of Docker's API
 
-// containerVar tells the process which directory is its own. readyFD is where it says "ok", or why it cannot; lockFD is the lock.
+// containerVar tells the process which directory is its own. readyFD is where it says "ok", or an exit code and why it cannot; lockFD is the lock.
 const (
 	containerVar = "_CAIRN_CONTAINER"
 	readyFD      = 3
@@ -82,10 +83,8 @@ func (in invocation) runDetached(c *cli.Context, req *runRequest) error {
 			return notRun(failf("there is a container %s already", req.name).withHint("cairn rm %s", req.name))
 		}
 	}
-	var id [32]byte
-	_, _ = rand.Read(id[:])
 	d := &detached{containerState: containerState{
-		ID: hex.EncodeToString(id[:]), Name: req.name, Image: req.image, Command: req.command, Created: time.Now().UTC(),
+		ID: newContainerID(), Name: req.name, Image: req.image, Command: req.command, Created: time.Now().UTC(),
 	}}
 	if d.Name == "" {
 		d.Name = d.ID[:12]
@@ -99,21 +98,26 @@ func (in invocation) runDetached(c *cli.Context, req *runRequest) error {
 		return notRun(err)
 	}
 	if err := in.launch(d); err != nil {
-		return notRun(errors.Join(err, os.RemoveAll(d.dir)))
+		err = errors.Join(err, os.RemoveAll(d.dir))
+		if n, ok := errors.AsType[*notStarted](err); ok {
+			return &cliError{err: err, code: n.code}
+		}
+		return notRun(err)
 	}
 	_, err = fmt.Fprintln(in.stdout, d.ID)
 	return err
 }
 
-// containersDir is where containers are kept.
+// newContainerID is 64 random hexadecimal digits, as Docker's are.
+func newContainerID() string {
+	var id [32]byte
+	_, _ = rand.Read(id[:])
+	return hex.EncodeToString(id[:])
+}
+
+// containersDir is where containers are kept: with all other state.
 func (in invocation) containersDir(c *cli.Context) (string, error) {
-	root := c.String("root")
-	if root == "" {
-		var err error
-		if root, err = in.env.dataRoot(); err != nil {
-			return "", err
-		}
-	}
+	root, _ := in.stateDir(c)
 	root, err := filepath.Abs(root)
 	return filepath.Join(root, "containers"), err
 }
@@ -156,17 +160,27 @@ func (in invocation) launch(d *detached) error {
 		return nil
 	}
 	_ = cmd.Wait()
-	if line == "" {
-		line = "the process that was to keep the container has ended: " + cmd.ProcessState.String()
+	number, text, _ := strings.Cut(line, " ")
+	code, err := strconv.Atoi(number)
+	if err != nil {
+		return errors.New("the process that was to keep the container has ended: " + cmd.ProcessState.String())
 	}
-	return errors.New(line)
+	return &notStarted{code, text}
 }
+
+// notStarted is why a container does not run, with the exit code for that.
+type notStarted struct {
+	code int
+	text string
+}
+
+func (n *notStarted) Error() string { return n.text }
 
 // keep is the life of the process that keeps a container.
 func (in invocation) keep(c *cli.Context, req *runRequest, dir string) error {
 	if done, err := in.enter(req.isolation); done {
 		if err != nil && !isExited(err) {
-			sayReady(err.Error())
+			sayNotReady(exitNoRun, err.Error())
 		}
 		return notRun(err)
 	}
@@ -182,10 +196,11 @@ func (in invocation) keep(c *cli.Context, req *runRequest, dir string) error {
 	defer log.Close()
 	var mu sync.Mutex
 	req.spec.Process.Stdout, req.spec.Process.Stderr = &frameWriter{&mu, log, 1}, &frameWriter{&mu, log, 2}
+	req.spec.DefaultHostname = d.ID[:12]
 	req.spec.Started = func() {
-		d.Started = time.Now().UTC()
+		d.Started, d.Command = time.Now().UTC(), req.spec.Process.Args
 		if err := d.save(); err != nil {
-			sayReady(err.Error())
+			sayNotReady(exitNoRun, err.Error())
 			return
 		}
 		sayReady("ok")
@@ -208,7 +223,7 @@ func (in invocation) keep(c *cli.Context, req *runRequest, dir string) error {
 		if text == "" {
 			text = err.Error()
 		}
-		sayReady(text)
+		sayNotReady(d.ExitCode, text)
 		return err
 	}
 	if req.remove {
@@ -217,6 +232,9 @@ func (in invocation) keep(c *cli.Context, req *runRequest, dir string) error {
 	d.Finished = time.Now().UTC()
 	return d.save()
 }
+
+// sayNotReady tells the process that the user started why the container does not run, and with which code that ends.
+func sayNotReady(code int, text string) { sayReady(strconv.Itoa(code) + " " + text) }
 
 // sayReady tells the process that the user started how the start went.
 func sayReady(text string) {

@@ -8,7 +8,9 @@ import (
 
 	"github.com/cairn-build/cairn/pkg/export"
 	"github.com/cairn-build/cairn/pkg/image"
+	"github.com/cairn-build/cairn/pkg/plan"
 	"github.com/cairn-build/cairn/pkg/progress"
+	"github.com/cairn-build/cairn/pkg/source"
 	"github.com/containerd/platforms"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/urfave/cli/v2"
@@ -26,6 +28,8 @@ func (in invocation) pushCommand() *cli.Command {
 func (in invocation) pullCommand() *cli.Command {
 	return &cli.Command{
 		Name: "pull", Usage: "pull an image into the local store", ArgsUsage: "[flags] NAME",
+		Description: "Of an index, the image for --platform is taken, or for this machine's platform. Without --platform an image for another platform that has no\n" +
+			"index is taken as it is; with it that is an error.",
 		Flags:  append(transferFlags(), &cli.StringFlag{Name: "platform", Usage: "`OS/ARCH[/VARIANT]` which image of several to pull"}),
 		Action: in.pull,
 	}
@@ -72,24 +76,46 @@ func (in invocation) pull(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	platform := platforms.DefaultSpec()
-	if text := c.String("platform"); text != "" {
-		list, err := parsePlatforms([]string{text})
-		if err != nil {
-			return err
-		}
-		platform = list[0]
+	platform, err := onePlatform(c)
+	if err != nil {
+		return err
 	}
 	if _, err := image.Normalize(args[0]); err != nil {
 		return usagef("%v", err).withHint("a name is [HOST[:PORT]/]PATH[:TAG], in lower case")
 	}
 	return in.transfer(c, func(ctx context.Context, t *transfer) error {
-		_, desc, err := t.images.Pull(ctx, args[0], platform)
+		// What is resolved here is remembered for the pull.
+		if _, err := resolveFor(ctx, t.images, args[0], platform); err != nil {
+			return err
+		}
+		_, desc, err := t.images.Pull(ctx, args[0], wanted(platform))
 		if err != nil {
 			return err
 		}
 		return in.say(t, desc)
 	})
+}
+
+// wanted is the platform that the command line asks for, or else this machine's.
+func wanted(platform *ocispec.Platform) ocispec.Platform {
+	if platform == nil {
+		return platforms.DefaultSpec()
+	}
+	return *platform
+}
+
+// resolveFor finds the image for a platform. That a name stands for an image of another platform is an error where a platform was asked for: an
+// index says what it has not, and a manifest alone would be taken as it is.
+func resolveFor(ctx context.Context, images *source.Images, ref string, platform *ocispec.Platform) (plan.ResolvedImage, error) {
+	img, err := images.ResolveImage(ctx, ref, wanted(platform))
+	if err != nil || platform == nil {
+		return img, err
+	}
+	if has := platforms.Normalize(img.Config.Platform); !platforms.Only(*platform).Match(has) {
+		return img, failf("image %s is for %s, not for %s", ref, platforms.FormatAll(has), platforms.FormatAll(*platform)).
+			withHint("leave --platform out to take it as it is")
+	}
+	return img, nil
 }
 
 // say prints what was moved, the only thing on standard output: the digest, by which the image can be named for ever.

@@ -10,7 +10,6 @@ import (
 	"github.com/cairn-build/cairn/pkg/plan"
 	"github.com/cairn-build/cairn/pkg/progress"
 	"github.com/cairn-build/cairn/snapshot"
-	"github.com/containerd/platforms"
 	"github.com/cyphar/filepath-securejoin/pathrs-lite"
 	"github.com/moby/sys/signal"
 	"github.com/urfave/cli/v2"
@@ -27,6 +26,7 @@ func (in invocation) run(c *cli.Context) error {
 	if done, err := in.enter(req.isolation); done {
 		return notRun(err)
 	}
+	req.spec.DefaultHostname = newContainerID()[:12]
 	return notRun(in.runImage(c, req))
 }
 
@@ -95,21 +95,13 @@ func joinAfter(err, cleanup error) error {
 
 // openImage brings the image's root filesystem; progress is shown only when something has to be fetched.
 func (in invocation) openImage(ctx context.Context, e *engine, req *runRequest) (_ snapshot.RWLayer, _ plan.ResolvedImage, err error) {
-	platform := platforms.DefaultSpec()
-	if req.platform != "" {
-		list, err := parsePlatforms([]string{req.platform})
-		if err != nil {
-			return nil, plan.ResolvedImage{}, err
-		}
-		platform = list[0]
-	}
 	show, err := in.showProgress("quiet")
 	if err != nil {
 		return nil, plan.ResolvedImage{}, err
 	}
 	defer func() { err = errors.Join(err, show.Close()) }()
 	ctx = progress.With(ctx, show)
-	img, err := e.images.ResolveImage(ctx, req.image, platform)
+	img, err := resolveFor(ctx, e.images, req.image, req.platform)
 	if err != nil {
 		return nil, img, err
 	}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/cairn-build/cairn/executor"
 	"github.com/cairn-build/cairn/pkg/ladder"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/urfave/cli/v2"
 	"golang.org/x/term"
 )
@@ -37,7 +38,8 @@ func (in invocation) runCommand() *cli.Command {
 	return &cli.Command{
 		Name: "run", Usage: "run a command in an image", ArgsUsage: "[flags] IMAGE [COMMAND [ARG...]]",
 		Description: "The command runs in the same sandbox as a RUN step, over a copy of the image that is dropped afterwards. An image that is not in the\n" +
-			"local store is taken from its registry. The exit code is the command's; 125 means that it could not be started.",
+			"local store is taken from its registry. The exit code is the command's; 127 and 126 mean that the command is not there\n" +
+			"or cannot be executed, 125 that the container could not be started. With --platform, an image for another platform is an error.",
 		Flags:  append(flags, registryFlags()...),
 		Action: in.run,
 	}
@@ -52,7 +54,7 @@ type runRequest struct {
 	entrypoint            string
 	overrideEntrypoint    bool
 	interactive, terminal bool
-	platform              string
+	platform              *ocispec.Platform
 	detach, remove        bool
 	name                  string
 	isolation             ladder.Isolation
@@ -65,7 +67,7 @@ func (in invocation) parseRun(c *cli.Context) (_ *runRequest, err error) {
 		return nil, err
 	}
 	req := &runRequest{
-		image: args[0], command: args[1:], workdir: c.String("workdir"), user: c.String("user"), platform: c.String("platform"),
+		image: args[0], command: args[1:], workdir: c.String("workdir"), user: c.String("user"),
 		entrypoint: c.String("entrypoint"), overrideEntrypoint: c.IsSet("entrypoint"),
 		detach: c.Bool("detach"), remove: c.Bool("rm"), name: c.String("name"), interactive: c.Bool("interactive"), terminal: c.Bool("tty"),
 	}
@@ -91,6 +93,9 @@ func (in invocation) parseRun(c *cli.Context) (_ *runRequest, err error) {
 		return nil, usagef("--workdir %q: not an absolute path", req.workdir)
 	}
 	if req.isolation, err = isolation(c); err != nil {
+		return nil, err
+	}
+	if req.platform, err = onePlatform(c); err != nil {
 		return nil, err
 	}
 	s := &req.spec

@@ -17,6 +17,9 @@ func otherFlags(command string) map[string]string {
 		return buildWords()
 	case "run":
 		return runWords()
+	case "logs":
+		const times = "output is kept without its times"
+		return map[string]string{"-t": times, "--timestamps": times, "--since": times, "--until": times}
 	}
 	return nil
 }

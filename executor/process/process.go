@@ -3,6 +3,7 @@
 package process
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -12,15 +13,12 @@ import (
 	"github.com/cairn-build/cairn/executor"
 )
 
-// DefaultHostname is that of BuildKit's sandboxes.
+// DefaultHostname is that of BuildKit's sandboxes, for a Spec that has no name of its own.
 const DefaultHostname = "buildkitsandbox"
 
 // Hostname is the host name that a Spec asks for.
 func Hostname(spec executor.Spec) string {
-	if spec.Hostname != "" {
-		return spec.Hostname
-	}
-	return DefaultHostname
+	return cmp.Or(spec.Hostname, spec.DefaultHostname, DefaultHostname)
 }
 
 // Hosts is the content of /etc/hosts, as BuildKit writes it.

@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"github.com/cairn-build/cairn/executor"
+	"github.com/cairn-build/cairn/executor/process"
 )
 
 // Streams connects a process with the caller's streams.
@@ -50,12 +51,7 @@ func NewStreams(p executor.Process) (*Streams, error) {
 			pw.Close()
 		}()
 	}
-	var err error
-	if s.Stdout, err = s.output(p.Stdout); err == nil {
-		if s.Stderr = s.Stdout; !sameWriter(p.Stdout, p.Stderr) {
-			s.Stderr, err = s.output(p.Stderr)
-		}
-	}
+	err := s.outputs(p.Stdout, p.Stderr)
 	if err != nil {
 		s.Started()
 		_ = s.Finish()
@@ -71,25 +67,32 @@ func sameWriter(a, b io.Writer) (same bool) {
 	return a == b
 }
 
-// output makes a pipe whose content goes to w; a nil w drops it.
-func (s *Streams) output(w io.Writer) (*os.File, error) {
-	if w == nil {
-		w = io.Discard
+// outputs makes the pipes for standard output and error; a nil writer drops what it gets. One writer gets both over one pipe.
+func (s *Streams) outputs(writers ...io.Writer) error {
+	if sameWriter(writers[0], writers[1]) {
+		writers = writers[:1]
 	}
-	pr, pw, err := os.Pipe()
-	if err != nil {
-		return nil, err
+	var pipes []*os.File
+	for i, w := range writers {
+		pr, pw, err := os.Pipe()
+		if err != nil {
+			for _, p := range pipes {
+				p.Close()
+			}
+			return err
+		}
+		if w == nil {
+			writers[i] = io.Discard
+		}
+		pipes = append(pipes, pr)
+		s.childEnds = append(s.childEnds, pw)
+		if s.Stderr = pw; i == 0 {
+			s.Stdout = pw
+		}
 	}
-	s.childEnds = append(s.childEnds, pw)
-	s.copying.Add(1)
-	go func() {
-		defer s.copying.Done()
-		// Closing the pipe on an error of w gives the process SIGPIPE, as in a shell.
-		defer pr.Close()
-		_, err := io.Copy(w, pr)
-		s.fail(err)
-	}()
-	return pw, nil
+	// A pipe that is closed on an error of its writer gives the process SIGPIPE, as in a shell.
+	s.copying.Go(func() { s.fail(process.Relay(pipes, writers)) })
+	return nil
 }
 
 func (s *Streams) fail(err error) {

@@ -3,6 +3,7 @@ package export
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 
@@ -27,7 +28,7 @@ func (e *exporter) push(ctx context.Context, set image.Set, names []string) erro
 	}
 	for i, repo := range repos {
 		if err := e.pushBlobs(ctx, repo, repos[:i], set); err != nil {
-			return fmt.Errorf("pushing to %s: %w", repo, err)
+			return saying(err, "pushing to %s", repo)
 		}
 		if err := e.pushManifests(ctx, repo, refs[repo], set); err != nil {
 			return err
@@ -77,7 +78,7 @@ func (e *exporter) pushBlobs(ctx context.Context, repo string, earlier []string,
 				Progress: func(n int64) { e.vertex.Count(name, n, d.Size) },
 			})
 			if err != nil {
-				return fmt.Errorf("blob %s: %w", d.Digest, err)
+				return saying(err, "blob %s", d.Digest)
 			}
 			e.vertex.Count(name, d.Size, d.Size)
 			return nil
@@ -98,6 +99,14 @@ func (e *exporter) pushBlobs(ctx context.Context, repo string, earlier []string,
 	return g.Wait()
 }
 
+// saying adds to an error what was pushed where, unless it is one of the registry, which says so itself.
+func saying(err error, format string, args ...any) error {
+	if r, ok := errors.AsType[*registry.Error](err); ok && r.Op == "pushing" {
+		return err
+	}
+	return fmt.Errorf(format+": %w", append(args, err)...)
+}
+
 // seekCloser is a small blob: being an io.Seeker it can be sent again from any place.
 type seekCloser struct{ *bytes.Reader }
 
@@ -110,13 +119,13 @@ func (e *exporter) pushManifests(ctx context.Context, repo string, refs []string
 	} else {
 		for _, b := range set.Images {
 			if err := e.Registry.PushManifest(ctx, repo+"@"+b.Descriptor.Digest.String(), b.Descriptor.MediaType, b.Manifest); err != nil {
-				return fmt.Errorf("pushing manifest %s: %w", b.Descriptor.Digest, err)
+				return saying(err, "pushing manifest %s", b.Descriptor.Digest)
 			}
 		}
 	}
 	for _, ref := range refs {
 		if err := e.Registry.PushManifest(ctx, ref, set.Descriptor.MediaType, body); err != nil {
-			return fmt.Errorf("pushing %s: %w", ref, err)
+			return saying(err, "pushing %s", ref)
 		}
 		e.say("pushed %s, digest %s", ref, set.Descriptor.Digest)
 	}

@@ -1,6 +1,7 @@
 package image
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 )
@@ -37,3 +38,16 @@ func (invalid) InvalidParameter() {}
 func (e invalid) Unwrap() error { return e.error }
 
 func invalidf(format string, args ...any) error { return invalid{fmt.Errorf(format, args...)} }
+
+// noImage is the error of a reference that names no image.
+type noImage struct{ ref string }
+
+func (e noImage) Error() string { return "no such image: " + e.ref }
+
+func noSuchImage(ref string) error { return notFound{noImage{ref}} }
+
+// MissingRef is the reference that names no image, where that is what an error is about.
+func MissingRef(err error) (ref string, ok bool) {
+	e, ok := errors.AsType[noImage](err)
+	return e.ref, ok
+}

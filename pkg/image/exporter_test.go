@@ -202,7 +202,7 @@ func TestSaveLayout(t *testing.T) {
 	// Five layers' worth of names, three different layers: each is there once.
 	layers := 0
 	for name, data := range files {
-		if d, ok := strings.CutPrefix(name, "blobs/sha256/"); ok && digest.FromString(data).Encoded() != d {
+		if d, ok := strings.CutPrefix(name, "blobs/sha256/"); ok && d != "" && digest.FromString(data).Encoded() != d {
 			t.Errorf("%s has other content", name)
 		}
 		if strings.HasPrefix(data, "onea") || strings.Contains(data, "ustar") {

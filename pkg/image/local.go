@@ -289,7 +289,7 @@ func (lo *Local) find(ref string) (found, error) {
 	}
 	hex := strings.TrimPrefix(ref, "sha256:")
 	if !isHex(hex) {
-		return found{}, notFoundf("looking up image %s: %w", ref, fs.ErrNotExist)
+		return found{}, noSuchImage(ref)
 	}
 	entries, err := lo.List()
 	if err != nil {
@@ -310,7 +310,7 @@ func (lo *Local) find(ref string) (found, error) {
 		f.names = append(f.names, e.Name)
 	}
 	if len(f.names) == 0 {
-		return found{}, notFoundf("looking up image %s: %w", ref, fs.ErrNotExist)
+		return found{}, noSuchImage(ref)
 	}
 	return f, nil
 }

@@ -42,6 +42,9 @@ func (e *exporter) Save(ctx context.Context, names []string, out io.Writer) (err
 		return fmt.Errorf("saving images: %w", err)
 	}
 	defer func() { err = errors.Join(err, e.store.RemoveTemp(s.dir)) }()
+	if err := s.directories(); err != nil {
+		return fmt.Errorf("saving images: %w", err)
+	}
 	for _, img := range images {
 		if err := s.save(ctx, img); err != nil {
 			return fmt.Errorf("saving image %s: %w", img.set.Descriptor.Digest, err)
@@ -349,6 +352,18 @@ func (s *saver) stream(name string, size int64, created time.Time, content io.Re
 	}
 	s.written[name] = size
 	return err
+}
+
+// directories writes the entries of the directories. Who unpacks an archive that has none makes them as he likes, and skopeo so that only root may
+// enter them.
+func (s *saver) directories() error {
+	for _, dir := range []string{"blobs/", "blobs/sha256/"} {
+		h := &tar.Header{Typeflag: tar.TypeDir, Name: dir, Mode: 0o755, ModTime: stamp(time.Time{}), Format: tar.FormatPAX}
+		if err := s.tw.WriteHeader(h); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // stamp is the time of a member: that of the image's making, to the second, or the epoch.

@@ -84,7 +84,9 @@ func (p *planner) resolveRoots(ctx context.Context, roots map[*root]bool) error 
 		g.Go(func() error {
 			img, err := p.opts.Images.ResolveImage(gctx, ref, p.rootPlatform(r))
 			if err != nil {
-				err = fmt.Errorf("%s: %w", r.name, err)
+				if !strings.Contains(err.Error(), r.name) {
+					err = fmt.Errorf("%s: %w", r.name, err)
+				}
 				return p.errorAt(r.at, suggested(err, r.name, append(p.labels(), commonImages()...)))
 			}
 			found[i] = &img

@@ -138,7 +138,10 @@ func (s *Snapshotter) unpacked(ctx context.Context, chain []layer.Layer, below [
 	}
 	dir, ix, err := s.unpack(ctx, chain, below, temp)
 	if err != nil {
-		return "", nil, errors.Join(fmt.Errorf("unpacking layer %s: %w", l.DiffID, err), st.RemoveTemp(temp))
+		if _, said := errors.AsType[*layer.UnusableError](err); !said {
+			err = fmt.Errorf("unpacking layer %s: %w", l.DiffID, err)
+		}
+		return "", nil, errors.Join(err, st.RemoveTemp(temp))
 	}
 	return dir, ix, nil
 }

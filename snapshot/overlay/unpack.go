@@ -73,6 +73,9 @@ func (u *unpacking) run(ctx context.Context, first int) error {
 		g.Go(func() error {
 			defer close(n.done)
 			n.err = n.unpack(ctx)
+			if _, said := errors.AsType[*layer.UnusableError](n.err); said {
+				return n.err
+			}
 			if n.err != nil {
 				return fmt.Errorf("unpacking layer %s: %w", n.layer.DiffID, n.err)
 			}

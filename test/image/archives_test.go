@@ -85,6 +85,10 @@ func TestSaveForOthers(t *testing.T) {
 				t.Errorf("podman images without %q:\n%s", want, images)
 			}
 		}
+		// As the user himself: the directories of the archive are such that he may enter them.
+		if got := harness.Execute(t, h.Command("skopeo", "inspect", "--config", "oci-archive:"+archive+":v1")).OK(t).Stdout; !strings.Contains(got, "sha256:") {
+			t.Errorf("skopeo inspect: %s", got)
+		}
 		// Through a pipe, which podman cannot read twice.
 		if cairn(t, h, "save", "example.com/two") == "" {
 			t.Error("nothing on standard output")
@@ -220,7 +224,7 @@ func TestLoadErrors(t *testing.T) {
 	harness.Run(t, "tar", "-C", h.Work, "-cf", h.Path("x.tar"), "junk")
 	h.Own()
 	try(h, "load", "-i", h.Path("x.tar")).Fails(t, 1, "neither manifest.json nor index.json")
-	try(h, "save", "-o", h.Path("y.tar"), "nothing").Fails(t, 1, "nothing")
+	try(h, "save", "-o", h.Path("y.tar"), "nothing").Fails(t, 1, "cairn: no such image: nothing", "cairn images")
 	if _, err := os.Stat(h.Path("y.tar")); err == nil {
 		t.Error("a failed save leaves a file")
 	}
