@@ -14,14 +14,12 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"slices"
 	"sync"
 	"time"
 
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/identity"
-	"golang.org/x/sys/unix"
 
 	"github.com/cairn-build/cairn/pkg/layer"
 	"github.com/cairn-build/cairn/pkg/store"
@@ -84,29 +82,11 @@ func (s *Snapshotter) OpenFile(ctx context.Context, chain []layer.Layer, name st
 		return nil, err
 	}
 	dirs := ro.(*roLayer).dirs
-	f, err := openFile(dirs[len(dirs)-1], name)
+	f, err := snapshot.OpenFile(dirs[len(dirs)-1], name)
 	if err != nil {
 		return nil, fmt.Errorf("layer %s: %w", chain[len(chain)-1].DiffID, err)
 	}
 	return f, ro.Release()
-}
-
-// openFile opens a regular file below dir. No symlink leads out of dir, and nothing that is no file is waited for.
-func openFile(dir, name string) (*os.File, error) {
-	root, err := os.OpenRoot(dir)
-	if err != nil {
-		return nil, err
-	}
-	defer root.Close()
-	f, err := root.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0)
-	if err != nil {
-		return nil, err
-	}
-	if fi, err := f.Stat(); err != nil || !fi.Mode().IsRegular() {
-		f.Close()
-		return nil, errors.Join(err, &fs.PathError{Op: "open", Path: name, Err: errors.New("not a regular file")})
-	}
-	return f, nil
 }
 
 // unpacked returns the directory and the index of the last layer of a chain. below are the indexes of the others.
@@ -177,9 +157,6 @@ func snapshotID(chain []layer.Layer) digest.Digest {
 	return digest.FromString("contents of " + identity.ChainID(ids).String())
 }
 
-// emptyDiffID is the digest of the empty tar, two blocks of zeros: what scratch is said to consist of.
-var emptyDiffID = digest.FromBytes(make([]byte, 1024))
-
 // roLayer implements snapshot.ROLayer.
 type roLayer struct {
 	s *Snapshotter
@@ -202,7 +179,7 @@ func (l *roLayer) Release() error {
 
 func (l *roLayer) DiffID() digest.Digest {
 	if len(l.chain) == 0 {
-		return emptyDiffID
+		return snapshot.EmptyDiffID
 	}
 	return l.chain[len(l.chain)-1].DiffID
 }
@@ -213,7 +190,7 @@ func (l *roLayer) Chain() []layer.Layer { return l.chain }
 
 // tree is what the layers show together.
 func (l *roLayer) tree() layer.Tree {
-	return layer.Stack(l.indexes, func(n int, name string) (io.ReadCloser, error) { return openFile(l.dirs[n], name) })
+	return layer.Stack(l.indexes, func(n int, name string) (io.ReadCloser, error) { return snapshot.OpenFile(l.dirs[n], name) })
 }
 
 func (l *roLayer) NewRWLayer() (snapshot.RWLayer, error) {

@@ -16,7 +16,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"slices"
 	"sync"
 	"time"
@@ -26,7 +25,6 @@ import (
 	"github.com/cairn-build/cairn/snapshot"
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/identity"
-	"golang.org/x/sys/unix"
 )
 
 // Options is what a Snapshotter works with.
@@ -107,33 +105,12 @@ func (s *Snapshotter) OpenFile(ctx context.Context, chain []layer.Layer, name st
 	if err := p.run(ctx, len(chain)-1); err != nil {
 		return nil, err
 	}
-	f, err := openFile(p.nodes[len(chain)-1].dir, name)
+	f, err := snapshot.OpenFile(p.nodes[len(chain)-1].dir, name)
 	if err != nil {
 		return nil, fmt.Errorf("layer %s: %w", chain[len(chain)-1].DiffID, err)
 	}
 	return f, nil
 }
-
-// openFile opens a regular file below dir. No symlink leads out of dir, and nothing that is no file is waited for.
-func openFile(dir, name string) (*os.File, error) {
-	root, err := os.OpenRoot(dir)
-	if err != nil {
-		return nil, err
-	}
-	defer root.Close()
-	f, err := root.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0)
-	if err != nil {
-		return nil, err
-	}
-	if fi, err := f.Stat(); err != nil || !fi.Mode().IsRegular() {
-		f.Close()
-		return nil, errors.Join(err, &fs.PathError{Op: "open", Path: name, Err: errors.New("not a regular file")})
-	}
-	return f, nil
-}
-
-// emptyDiffID is the digest of the empty tar, two blocks of zeros: what scratch is said to consist of.
-var emptyDiffID = digest.FromBytes(make([]byte, 1024))
 
 // snapshotIDs returns the names of a chain's snapshots in the store: the ChainID that each layer completes or, since what is on disk then
 // differs from what others have, one made of it.
@@ -172,7 +149,7 @@ func (l *roLayer) Release() error {
 
 func (l *roLayer) DiffID() digest.Digest {
 	if len(l.chain) == 0 {
-		return emptyDiffID
+		return snapshot.EmptyDiffID
 	}
 	return l.chain[len(l.chain)-1].DiffID
 }
@@ -185,7 +162,7 @@ func (l *roLayer) Chain() []layer.Layer { return l.chain }
 // tree is what the layers show together.
 func (l *roLayer) tree() layer.Tree {
 	return layer.Stack(l.indexes, func(n int, name string) (io.ReadCloser, error) {
-		return openFile(l.dirs[n], name)
+		return snapshot.OpenFile(l.dirs[n], name)
 	})
 }
 
