@@ -11,7 +11,7 @@ STATIC  := -trimpath -tags "$(TAGS)" -ldflags '-s -w -linkmode external -extldfl
 BUILD_DEPS := ca-certificates file gcc git libc6-dev libseccomp-dev make pkg-config
 DEMO_DEPS  := $(BUILD_DEPS) mmdebstrap uidmap
 # docker.io brings containerd.
-TEST_DEPS  := $(DEMO_DEPS) buildah busybox-static containerd curl docker-registry docker.io openssl podman skopeo strace umoci util-linux xz-utils zstd
+TEST_DEPS  := $(DEMO_DEPS) buildah busybox-static containerd curl docker-registry docker.io openssl podman qemu-user-static skopeo strace umoci util-linux xz-utils zstd
 
 LINT_VERSION := v2.15.0
 

@@ -57,7 +57,6 @@ const (
 	regTree
 	regTarget
 	regTerminal
-	regListener
 	regCount
 	noRegister register = 0xff
 )

@@ -173,7 +173,7 @@ func argRows() []row {
 			}},
 		{name: "BUILDKIT_MULTI_PLATFORM that conflicts", file: "FROM scratch\n",
 			args:  []string{"--build-arg", "BUILDKIT_MULTI_PLATFORM=0", "--platform", "linux/amd64,linux/arm64"},
-			fails: []string{"BUILDKIT_MULTI_PLATFORM"}},
+			fails: []string{"BUILDKIT_MULTI_PLATFORM"}, usage: true},
 		{name: "BUILDKIT_INLINE_CACHE", file: "FROM scratch\nCOPY <<E /f\nE\n",
 			args: []string{"--build-arg", "BUILDKIT_INLINE_CACHE=1"}, after: func(t *testing.T, p *place, ims []*image) {
 				if ims[0].fields["cairn.cache.v1"] == nil {
@@ -181,7 +181,7 @@ func argRows() []row {
 				}
 			}},
 		{name: "BUILDKIT_INLINE_CACHE that is neither true nor false", file: "FROM scratch\n",
-			args: []string{"--build-arg", "BUILDKIT_INLINE_CACHE=maybe"}, fails: []string{"BUILDKIT_INLINE_CACHE", "maybe"}},
+			args: []string{"--build-arg", "BUILDKIT_INLINE_CACHE=maybe"}, fails: []string{"BUILDKIT_INLINE_CACHE", "maybe"}, usage: true},
 		{name: "BUILDKIT_SBOM_SCAN_STAGE",
 			file: "FROM {base}\nARG BUILDKIT_SBOM_SCAN_STAGE=true\nRUN echo \"[$BUILDKIT_SBOM_SCAN_STAGE]\" > /o\n",
 			want: []check{has("/o", "[]\n")}},

@@ -246,8 +246,10 @@ func hostileUserRows() []row {
 	}
 	return append(rows,
 		passwd("B12 /etc/passwd is a symlink to this machine's", "ln -s {dir}/canary/passwd s/etc/passwd", "USER evil\nRUN id\n"),
-		passwd("B12 /etc/passwd is a symlink for --chown", "ln -s {dir}/canary/passwd s/etc/passwd",
-			"COPY --chown=evil <<E /f\nE\n"),
+		// Nobody of that name in the stage: the file is root's, as in BuildKit, and a warning says so.
+		row{name: "B12 /etc/passwd is a symlink for --chown", file: "FROM scratch\nADD evil.tar /\nCOPY --chown=evil <<E /f\nE\n",
+			setup: canary(script("mkdir -p s/etc; ln -s {dir}/canary/passwd s/etc/passwd; tar -C s -cf evil.tar .; rm -r s")), always: unharmed,
+			args: []string{"--no-cache"}, shows: []string{"the stage has no /etc/passwd: 0 is used"}, want: []check{owner("/f", "0:0")}},
 		// Nobody of that name: WORKDIR makes the directory root's, as it is without USER.
 		row{name: "B12 /etc/passwd is a symlink for WORKDIR",
 			file: "FROM {base}\nRUN ln -sf {dir}/canary/passwd /etc/passwd\nUSER evil\nWORKDIR /w\n", setup: canary(),

@@ -45,6 +45,8 @@ type row struct {
 	env []string
 	// fails are texts of the error: with any, the build must fail, and no check is made.
 	fails []string
+	// usage says that it is the command line that is wrong, which has an exit code of its own.
+	usage bool
 	// either lets the build fail or succeed: what counts is what always looks at.
 	either bool
 	// always checks what became of this machine, whether the build failed or not.
@@ -142,7 +144,11 @@ func (w *world) run(t *testing.T, r row) {
 		r.always(t, p)
 	}
 	if len(r.fails) > 0 {
-		p.result.Fails(t, 1, r.fails...)
+		code := 1
+		if r.usage {
+			code = 2
+		}
+		p.result.Fails(t, code, r.fails...)
 	}
 	if len(r.fails) > 0 || r.either {
 		return

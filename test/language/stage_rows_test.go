@@ -186,7 +186,7 @@ func contextRows() []row {
 			setup: script("mkdir $dir/o; echo named > $dir/o/a"), args: []string{"--build-context", "o={dir}/o"},
 			want: []check{has("/a", "named\n")}},
 		{name: "named context that is not there", file: "FROM scratch\nCOPY --from=o a /\n",
-			args: []string{"--build-context", "o={dir}/nope"}, fails: []string{"nope"}},
+			args: []string{"--build-context", "o={dir}/nope"}, fails: []string{"nope"}, usage: true},
 	}
 }
 
