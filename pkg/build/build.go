@@ -85,15 +85,20 @@ func (o Options) Check() error {
 }
 
 // attempt solves, exports, and shares the cache.
-func attempt(ctx context.Context, plans []*plan.Plan, r *reuse, in *inputs) (Result, error) {
-	results, err := solvePhase(ctx, plans, r, in)
+func attempt(ctx context.Context, plans []*plan.Plan, r *reuse, in *inputs) (_ Result, err error) {
+	d, err := openDeliveries(ctx, plans, r)
 	if err != nil {
 		return Result{}, err
+	}
+	defer d.close()
+	results, err := solvePhase(d.building, plans, r, in, d)
+	if err != nil {
+		return Result{}, d.reason(ctx, err)
 	}
 	if err := r.prove(ctx, results); err != nil {
 		return Result{}, err
 	}
-	res, err := exportPhase(ctx, plans, results, r)
+	res, err := exportPhase(ctx, plans, results, d)
 	if err != nil {
 		return Result{}, err
 	}

@@ -75,12 +75,13 @@ func report(v *progress.Vertex, file *dockerfile.File, p *plan.Plan) {
 	}
 }
 
-// solvePhase carries out the plans.
-func solvePhase(ctx context.Context, plans []*plan.Plan, r *reuse, in *inputs) ([]*solve.Result, error) {
+// solvePhase carries out the plans, and offers what becomes part of the image to where it goes.
+func solvePhase(ctx context.Context, plans []*plan.Plan, r *reuse, in *inputs, d *deliveries) ([]*solve.Result, error) {
 	o := r.options
 	so := solve.Options{
 		Store: o.Parts.Store, Cache: r.recorder, Images: r.images, Contexts: in,
 		Snapshotter: o.Parts.Snapshotter, Executor: o.Parts.Executor, Run: o.Run, Reuse: o.Cache, FillCache: r.mounts.fill,
+		Offer: d.offer,
 	}
 	if name := o.Args.BuildArgs["BUILDKIT_SANDBOX_HOSTNAME"]; name != "" {
 		so.Run.Hostname = name

@@ -4,6 +4,8 @@
 //	Request { Specs } ─ attributes of the Output ─► rewritten layers? ─ image.Assemble ─► Set ─► push | store | oci | docker
 //	                                                       layer.Tree of each platform ─► tar | local
 //
+// A Delivery does the part of it that concerns single layers, rewriting and sending, while the image is still being built.
+//
 // Nothing that is written is ever half there: files are written beside their place and renamed, an OCI directory gets its
 // index last, a registry its manifest last. The same request gives the same bytes.
 package export
@@ -43,6 +45,8 @@ type Deps struct {
 	Tree func(ctx context.Context, layers []layer.Layer) (layer.Tree, error)
 	// Stdout is what Dest "-" means.
 	Stdout io.Writer
+	// Refused, if not nil, is told the error when a registry refuses a layer of an image that is still being built.
+	Refused func(error)
 }
 
 // Request is what is to be exported.
@@ -94,19 +98,14 @@ func (o Output) pushes() bool {
 	return o.Type == TypeRegistry || (o.Type == TypeImage && o.flag(attrPush, false))
 }
 
-// Export delivers req to one output.
+// Export delivers req, whose images are there, to one output.
 func Export(ctx context.Context, o Output, req Request, d Deps) (Result, error) {
-	if err := Check([]Output{o}, req.Names, len(req.Images), d.Stdout); err != nil {
+	x, err := Begin(ctx, o, req, d)
+	if err != nil {
 		return Result{}, err
 	}
-	v := progress.Start(ctx, "export/"+o.Type+"/"+o.Dest, vertexName(o))
-	e := exporter{Output: o, Request: req, Deps: d, vertex: v}
-	res, err := e.run(ctx)
-	if err != nil {
-		err = fmt.Errorf("exporting to type=%s: %w", o.Type, err)
-	}
-	v.Done(err)
-	return res, err
+	defer x.Stop()
+	return x.Finish(ctx, req.Images)
 }
 
 func vertexName(o Output) string {
@@ -129,6 +128,26 @@ type exporter struct {
 	Request
 	Deps
 	vertex *progress.Vertex
+
+	// want is what the output says of compression; stamp is set where times are bounded by the epoch.
+	want  compression
+	stamp bool
+	// forms are the layers as this output wants them, sent the blobs that a repository has.
+	forms memo[formKey, layer.Layer]
+	sent  memo[sentKey, struct{}]
+	// rewriting and sending bound how many layers are rewritten, and how many blobs are on their way, at once.
+	rewriting, sending slots
+}
+
+func newExporter(o Output, req Request, d Deps) (*exporter, error) {
+	c, err := o.compression()
+	if err != nil {
+		return nil, err
+	}
+	return &exporter{
+		Output: o, Request: req, Deps: d, want: c, stamp: o.flag(attrRewriteTimestamp, false) && req.Epoch != nil,
+		rewriting: make(slots, parallelRewrites), sending: make(slots, parallelPushes),
+	}, nil
 }
 
 func (e *exporter) run(ctx context.Context) (Result, error) {

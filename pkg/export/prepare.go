@@ -58,49 +58,66 @@ func sortedKeys(m map[string]string) []string {
 	return keys
 }
 
-// rewrite returns the specs with those layers replaced that the output wants in another form. rewrite-timestamp is for what
-// was built, as are compression and compression-level; the base image's layers are left alone but for force-compression
-// (BuildKit, docs/build-repro.md).
+// rewrite returns the specs with those layers replaced that the output wants in another form.
 func (e *exporter) rewrite(ctx context.Context) ([]image.Spec, error) {
-	c, err := e.compression()
-	if err != nil {
-		return nil, err
-	}
-	stamp := e.flag(attrRewriteTimestamp, false)
-	if stamp && e.Epoch == nil {
+	if e.flag(attrRewriteTimestamp, false) && !e.stamp {
 		// BuildKit goes on as well: a SOURCE_DATE_EPOCH=context whose context has no time is no mistake of the command line.
 		e.vertex.Warn(progress.Warning{Rule: "RewriteTimestamp", Message: "rewrite-timestamp=true does nothing without a SOURCE_DATE_EPOCH"})
-		stamp = false
-	}
-	if c.typ == "" && !stamp {
-		return e.Images, nil
 	}
 	specs := slices.Clone(e.Images)
 	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(parallelRewrites)
 	for i := range specs {
 		specs[i].Base = slices.Clone(specs[i].Base)
 		specs[i].Layers = slices.Clone(specs[i].Layers)
 		for j, l := range specs[i].Base {
-			if !c.force || typeOf(l) == c.typ && c.level == nil {
-				continue
-			}
 			g.Go(func() (err error) {
-				specs[i].Base[j], err = e.rewriteLayer(ctx, l, c, false)
+				specs[i].Base[j], err = e.form(ctx, e.vertex, l, true)
 				return err
 			})
 		}
 		for j, l := range specs[i].Layers {
-			if !stamp && typeOf(l.Layer) == c.typ && c.level == nil && !c.force {
-				continue
-			}
 			g.Go(func() (err error) {
-				specs[i].Layers[j].Layer, err = e.rewriteLayer(ctx, l.Layer, c, stamp)
+				specs[i].Layers[j].Layer, err = e.form(ctx, e.vertex, l.Layer, false)
 				return err
 			})
 		}
 	}
 	return specs, g.Wait()
+}
+
+// formKey is a layer that an output may want in another form.
+type formKey struct {
+	blob digest.Digest
+	base bool
+}
+
+// rewrites reports whether the output wants a layer in another form. rewrite-timestamp is for what was built, as are compression and
+// compression-level; the base image's layers are left alone but for force-compression (BuildKit, docs/build-repro.md).
+func (e *exporter) rewrites(l layer.Layer, base bool) bool {
+	same := typeOf(l) == e.want.typ && e.want.level == nil
+	if base {
+		return e.want.force && !same
+	}
+	return e.stamp || e.want.typ != "" && (!same || e.want.force)
+}
+
+// form is a layer as the output wants it. It is rewritten once, however often it is asked for.
+func (e *exporter) form(ctx context.Context, v *progress.Vertex, l layer.Layer, base bool) (layer.Layer, error) {
+	if !e.rewrites(l, base) {
+		return l, nil
+	}
+	return e.forms.do(ctx, formKey{l.Descriptor.Digest, base}, func() (layer.Layer, error) {
+		release, err := e.rewriting.take(ctx)
+		if err != nil {
+			return layer.Layer{}, err
+		}
+		defer release()
+		out, err := e.rewriteLayer(ctx, l, e.stamp && !base)
+		if err == nil {
+			fmt.Fprintf(v.Stdout(), "rewrote layer %s as %s\n", shortDigest(l.Descriptor.Digest), shortDigest(out.Descriptor.Digest))
+		}
+		return out, err
+	})
 }
 
 // typeOf is the compression of a layer's blob, by its media type.
@@ -116,13 +133,13 @@ func typeOf(l layer.Layer) string {
 
 // rewriteLayer compresses a layer anew and, with stamp, lowers its times to the epoch. The new blob is kept in the store.
 // Without stamp the archive, and so the DiffID, stays what it is.
-func (e *exporter) rewriteLayer(ctx context.Context, l layer.Layer, c compression, stamp bool) (layer.Layer, error) {
-	how := layer.Compression{Type: c.typ}
+func (e *exporter) rewriteLayer(ctx context.Context, l layer.Layer, stamp bool) (layer.Layer, error) {
+	how := layer.Compression{Type: e.want.typ}
 	if how.Type == "" {
 		how.Type = typeOf(l)
 	}
-	if c.level != nil {
-		how.Level = *c.level
+	if e.want.level != nil {
+		how.Level = *e.want.level
 	}
 	src, err := e.Blob(ctx, l)
 	if err != nil {
@@ -148,7 +165,6 @@ func (e *exporter) rewriteLayer(ctx context.Context, l layer.Layer, c compressio
 		return layer.Layer{}, err
 	}
 	out.Descriptor.MediaType = mediaType
-	e.say("rewrote layer %s as %s", shortDigest(l.Descriptor.Digest), shortDigest(out.Descriptor.Digest))
 	return out, nil
 }
 

@@ -8,6 +8,8 @@ import (
 	"io"
 
 	"github.com/cairn-build/cairn/pkg/image"
+	"github.com/cairn-build/cairn/pkg/layer"
+	"github.com/cairn-build/cairn/pkg/progress"
 	"github.com/cairn-build/cairn/pkg/registry"
 	"github.com/distribution/reference"
 	"github.com/opencontainers/go-digest"
@@ -64,39 +66,64 @@ func (e *exporter) byRepository(set image.Set, names []string) ([]string, map[st
 
 func (e *exporter) pushBlobs(ctx context.Context, repo string, earlier []string, set image.Set) error {
 	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(parallelPushes)
-	seen := map[digest.Digest]bool{}
-	send := func(d ocispec.Descriptor, from []string, open func() (io.ReadCloser, error)) {
-		if seen[d.Digest] || len(d.URLs) > 0 { // URLs: a layer that may not be distributed is fetched from there (OCI, descriptor.md)
-			return
-		}
-		seen[d.Digest] = true
-		g.Go(func() error {
-			name := "pushing " + shortDigest(d.Digest)
-			err := e.Registry.PushBlob(ctx, repo, d, registry.Upload{
-				Open: open, MountFrom: from,
-				Progress: func(n int64) { e.vertex.Count(name, n, d.Size) },
-			})
-			if err != nil {
-				return saying(err, "blob %s", d.Digest)
-			}
-			e.vertex.Count(name, d.Size, d.Size)
-			return nil
-		})
-	}
+	to := blobTo{repo: repo, earlier: earlier, vertex: e.vertex, open: e.Blob}
 	for _, b := range set.Images {
 		for _, l := range b.Layers {
-			from := earlier
-			if l.Origin != "" {
-				from = append([]string{l.Origin}, earlier...)
-			}
-			send(l.Descriptor, from, func() (io.ReadCloser, error) { return e.Blob(ctx, l) })
+			g.Go(func() error { return e.sendLayer(ctx, to, l) })
 		}
-		send(b.ConfigDescriptor, earlier, func() (io.ReadCloser, error) {
-			return seekCloser{bytes.NewReader(b.Config)}, nil
+		g.Go(func() error {
+			return e.send(ctx, to, b.ConfigDescriptor, registry.Upload{MountFrom: earlier, Open: func() (io.ReadCloser, error) {
+				return seekCloser{bytes.NewReader(b.Config)}, nil
+			}})
 		})
 	}
 	return g.Wait()
+}
+
+// blobTo is where blobs are sent.
+type blobTo struct {
+	repo string
+	// earlier are the repositories that have got them before.
+	earlier []string
+	vertex  *progress.Vertex
+	open    func(context.Context, layer.Layer) (io.ReadCloser, error)
+}
+
+// sentKey is a blob in a repository.
+type sentKey struct {
+	repo string
+	blob digest.Digest
+}
+
+// sendLayer makes sure that a repository has a layer.
+func (e *exporter) sendLayer(ctx context.Context, to blobTo, l layer.Layer) error {
+	if len(l.Descriptor.URLs) > 0 { // a layer that may not be distributed is fetched from there (OCI, descriptor.md)
+		return nil
+	}
+	from := to.earlier
+	if l.Origin != "" {
+		from = append([]string{l.Origin}, from...)
+	}
+	return e.send(ctx, to, l.Descriptor, registry.Upload{MountFrom: from, Open: func() (io.ReadCloser, error) { return to.open(ctx, l) }})
+}
+
+// send makes sure that a repository has a blob, once.
+func (e *exporter) send(ctx context.Context, to blobTo, d ocispec.Descriptor, up registry.Upload) error {
+	_, err := e.sent.do(ctx, sentKey{to.repo, d.Digest}, func() (none struct{}, _ error) {
+		release, err := e.sending.take(ctx)
+		if err != nil {
+			return none, err
+		}
+		defer release()
+		name := "pushing " + shortDigest(d.Digest)
+		up.Progress = func(n int64) { to.vertex.Count(name, n, d.Size) }
+		if err := e.Registry.PushBlob(ctx, to.repo, d, up); err != nil {
+			return none, saying(err, "blob %s", d.Digest)
+		}
+		to.vertex.Count(name, d.Size, d.Size)
+		return none, nil
+	})
+	return err
 }
 
 // saying adds to an error what was pushed where, unless it is one of the registry, which says so itself.

@@ -54,6 +54,9 @@ func (e *Error) Error() string {
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
 
+// Refused reports whether the registry answered that it will not do it: who asks again is told the same.
+func (e *Error) Refused() bool { return e.Status >= 400 && e.Status < 500 && !retryStatus(e.Status) }
+
 // Is makes fs.ErrNotExist stand for what a registry does not have.
 func (e *Error) Is(target error) bool {
 	return target == fs.ErrNotExist && e.Status == http.StatusNotFound

@@ -89,6 +89,9 @@ type Options struct {
 	Reuse CacheOptions
 	// FillCache may put something into the new directory of a cache mount (--cache-mounts-from). Nil does nothing.
 	FillCache func(ctx context.Context, id, dir string)
+	// Offer, if not nil, is told of each layer that the target consists of as soon as it is there, whatever is still to be done; base is set for
+	// those of its base image. It returns at once and is safe for concurrent use.
+	Offer func(l layer.Layer, base bool)
 }
 
 // Made is a layer that a step made, now or in an earlier build.
@@ -134,7 +137,10 @@ func (r *Result) Of(st *plan.Stage) []Made {
 
 // Solve carries out a plan and returns what became of its target. It stops at the first error.
 func Solve(ctx context.Context, p *plan.Plan, o Options) (*Result, error) {
-	s := &solver{Options: o, stages: map[*plan.Stage]*pending{}, platform: p.Platform}
+	s := &solver{Options: o, stages: map[*plan.Stage]*pending{}, platform: p.Platform, inImage: map[*plan.Stage]bool{}}
+	for st := p.Target(); st != nil && o.Offer != nil; st = st.Base.Stage {
+		s.inImage[st] = true
+	}
 	if o.Reuse.Jobs > 0 {
 		s.slots = make(chan struct{}, o.Reuse.Jobs)
 	}
@@ -162,6 +168,8 @@ type solver struct {
 	platform ocispec.Platform
 	slots    chan struct{}
 	stages   map[*plan.Stage]*pending
+	// inImage are the stages whose layers are the target's too: itself and those it is built on.
+	inImage map[*plan.Stage]bool
 	// emulators is what was found out about programs for other machines.
 	emulators emulators
 }

@@ -60,6 +60,9 @@ func (st *stage) from(ctx context.Context) error {
 		}
 		v.Cached()
 		st.chain, st.Base = clone(layers), layers
+		for _, l := range layers {
+			st.offer(l, true)
+		}
 	}
 	return nil
 }
@@ -178,6 +181,14 @@ func (st *stage) push(l layer.Layer, created time.Time) {
 	}
 	st.chain = append(st.chain, l)
 	st.Made = append(st.Made, Made{Layer: l, Created: created})
+	st.offer(l, false)
+}
+
+// offer tells of a layer of the image.
+func (st *stage) offer(l layer.Layer, base bool) {
+	if st.inImage[st.plan] {
+		st.Offer(l, base)
+	}
 }
 
 // closeTop gives up the open root filesystem.
