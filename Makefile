@@ -60,8 +60,9 @@ conformance: build ## compare with the reference images, where the suite is at h
 	@suite=../shared/conformance/conformance; \
 	if [ -x $$suite ]; then $$suite bin/cairn $(ARGS); else echo "$$suite is not here"; exit 1; fi
 
-tiers: build ## the same image in CI containers of every kind, where the suite is at hand
-	@test/tiers/run bin/cairn $(ARGS)
+ROUNDS ?= 3
+tiers: deps ## the same images in CI containers of every kind, into docs/confinement.md (as root; ARGS='-only T2,T3')
+	$(GO) test -tags "$(TAGS)" ./test/tiers -run TestTable -count=1 -v -timeout 6h -args -rounds $(ROUNDS) -docs $(CURDIR)/docs/confinement.md $(ARGS)
 
 TIMES    ?= 1
 FUZZTIME ?= 30s

@@ -94,3 +94,34 @@ func checkFlags(t *testing.T, file string, words []string, help map[string]strin
 		}
 	}
 }
+
+// TestImageOfCairn is `make image`: cairn builds its own image, which has the certificates of the base, and the program in it runs.
+func TestImageOfCairn(t *testing.T) {
+	registry := harness.StartRegistry(t, harness.RegistryOptions{})
+	base := registry.Busybox(t)
+	program, err := os.ReadFile(harness.Binary(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(filepath.Join(harness.Module(t), "examples", "ci", "Dockerfile"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	harness.EachUser(t, func(t *testing.T, u harness.User) {
+		h := harness.NewHome(t, u)
+		dir := h.Files(map[string]string{
+			"Dockerfile": "FROM " + base + "\nCOPY ca.crt /etc/ssl/certs/ca-certificates.crt\n", "ca.crt": "a certificate\n",
+			"image/Dockerfile": string(text), "image/bin/cairn:0755": string(program),
+		})
+		build(h, "-t", "localhost/certified", dir).OK(t)
+		build(h, "-f", h.Path("image/Dockerfile"), "-t", "localhost/cairn", "--build-arg", "BASE=localhost/certified", h.Path("image/bin")).OK(t)
+		want := h.Cairn("version").OK(t).Stdout
+		if got := h.Cairn("run", "--root", h.Root, "--rm", "localhost/cairn", "version").OK(t).Stdout; got != want || got == "" {
+			t.Errorf("cairn in its image says %q, want %q", got, want)
+		}
+		build(h, "-o", "type=local,dest="+h.Path("files"), "-f", h.Path("look"), h.Files(map[string]string{"look": "FROM localhost/cairn\n"})).OK(t)
+		if got, err := os.ReadFile(h.Path("files/etc/ssl/certs/ca-certificates.crt")); err != nil || string(got) != "a certificate\n" {
+			t.Errorf("certificates: %q, %v", got, err)
+		}
+	})
+}

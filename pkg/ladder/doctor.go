@@ -76,8 +76,7 @@ func Diagnose(ctx context.Context, state string, env []string) Diagnosis {
 	}
 	for _, i := range Rungs() {
 		t := trial{i, state, env}.run(ctx)
-		// What cannot change owners is not what builds get as long as there is something that can.
-		if t.Works && d.Rung == "" && i != UsernsSingle {
+		if t.Works && d.Rung == "" {
 			d.Rung, d.Executor, d.Snapshotter = i, t.Executor, t.Snapshotter
 		}
 		d.Rungs = append(d.Rungs, t)

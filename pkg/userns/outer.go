@@ -90,7 +90,7 @@ func ladder(want Want) ([]attempt, error) {
 		return nil, fmt.Errorf("entering namespaces: unknown mode %q", want)
 	}
 	full, err := fullModes()
-	weakest := bare
+	weaker := []attempt{single, bare}
 	switch want {
 	case Full:
 		return full, err
@@ -98,13 +98,13 @@ func ladder(want Want) ([]attempt, error) {
 		if os.Geteuid() == 0 {
 			return full, err
 		}
-		weakest = single
+		weaker = weaker[:1]
 	}
 	if err != nil {
-		weakest.Obstacle = err.Error()
+		weaker[0].Obstacle = err.Error()
 		full = nil
 	}
-	return append(full, weakest), nil
+	return append(full, weaker...), nil
 }
 
 // fullModes are those in which files can have owners.

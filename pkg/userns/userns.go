@@ -78,7 +78,7 @@ type Want string
 
 // What can be wanted.
 const (
-	// Auto is the best mode that can be had for whatever comes after it: full namespaces, or none.
+	// Auto is the best mode that can be had for whatever comes after it: namespaces with many ids, with one, or none.
 	Auto Want = "auto"
 	// Namespaces are the best that can be had, at worst with one id.
 	Namespaces Want = "namespaces"
