@@ -64,6 +64,10 @@ ROUNDS ?= 3
 tiers: deps ## the same images in CI containers of every kind, into docs/confinement.md (as root; ARGS='-only T2,T3')
 	$(GO) test -tags "$(TAGS)" ./test/tiers -run TestTable -count=1 -v -timeout 6h -args -rounds $(ROUNDS) -docs $(CURDIR)/docs/confinement.md $(ARGS)
 
+.PHONY: realruns
+realruns: deps ## what real RUN lines do, with each isolation: package managers, compilers, run times (ARGS='-only ptrace')
+	$(GO) test -tags "$(TAGS)" ./test/realruns -count=1 -v -timeout 2h -args -large $(ARGS)
+
 TIMES    ?= 1
 FUZZTIME ?= 30s
 torture: deps ## hostile input, faults and load at length (TIMES=10 FUZZTIME=1h for a night), into docs/reliability.md; goes on where it was interrupted
