@@ -77,6 +77,18 @@ func TestRefusedPtrace(t *testing.T) {
 	}
 }
 
+// TestHighIDs: an owner beyond the ids of a user namespace is an error that says what can be done, and does it.
+func TestHighIDs(t *testing.T) {
+	registry := harness.StartRegistry(t, harness.RegistryOptions{})
+	h := harness.NewHome(t, harness.Unprivileged(t))
+	dir := h.Files(map[string]string{"file": "x", "Dockerfile": "FROM " + registry.Busybox(t) + "\nCOPY --chown=1000650000 file /file\n" +
+		"RUN [ $(stat -c %u /file) = 1000650000 ] && chown 200000 /file\nUSER 1000650000\nRUN [ $(id -u) = 1000650000 ] && [ $(stat -c %u /file) = 200000 ]\n"})
+	build(h, "--isolation=userns", dir).Fails(t, 1, "changing the owner to 1000650000", "hint: --isolation=userns-single")
+	for _, isolation := range []string{"userns-single", "ptrace"} {
+		build(h, "--isolation", isolation, dir).OK(t)
+	}
+}
+
 // TestAutoWithoutNamespaces: where user namespaces cannot be made, a build goes on without and gives the same image.
 func TestAutoWithoutNamespaces(t *testing.T) {
 	if os.Getuid() != 0 {

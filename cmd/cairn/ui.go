@@ -178,6 +178,8 @@ func hintFor(err error) string {
 		return "`cairn login` keeps credentials; those of Docker's config.json and of credential helpers are used too"
 	case has("MANIFEST_UNKNOWN", "NAME_UNKNOWN"):
 		return "check the name and the tag; short names are looked up on docker.io"
+	case has("changing the owner to") && has("invalid argument"), has("is not among the ids that can be used here"):
+		return "--isolation=userns-single imitates the ids that a user namespace does not have"
 	case has("no build stage in current context"):
 		return "a Dockerfile begins with FROM, which only comments and ARG may precede"
 	case has("reading the Dockerfile: ") && has("leads out of the build context"):

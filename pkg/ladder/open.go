@@ -22,7 +22,9 @@ func (r *Rung) open(o Options) error {
 	case Ptrace:
 		return r.openPtrace(o)
 	}
-	return errors.New("not in this version of cairn")
+	// There is no executor for it, on purpose: docs/confinement.md has the reasons.
+	return errors.New("there is no such executor: without mounts, /proc takes a filter of system calls, and with one, setuid programs do nothing; " +
+		"hint: ptrace works in the same places, with setuid programs and every mount")
 }
 
 // openPtrace makes the parts that work with nothing but seccomp and ptrace. The executor puts a copy in the place of a shared file before it
