@@ -56,6 +56,13 @@ type Guarded interface {
 	Forbid(content [][]byte)
 }
 
+// Early is implemented by writable root filesystems that can go on before their layer is compressed.
+type Early interface {
+	// CommitEarly is Commit, but that the layer it returns may have no Descriptor yet and is not known to the store: rest waits for the blob and
+	// returns the layer as it is in the end. rest must be called. When ctx ends it is an error.
+	CommitEarly(ctx context.Context) (ro ROLayer, rest func() (layer.Layer, error), err error)
+}
+
 // Owned is implemented by writable root filesystems whose files cannot have the owners, modes, devices and attributes that they are to have:
 // the Table says what they have. It is for executor.Spec.Owners: what the executor leaves in it is what Commit puts into the layer.
 type Owned interface {

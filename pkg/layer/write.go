@@ -5,18 +5,17 @@ import (
 	"bufio"
 	"bytes"
 	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"hash"
 	"io"
 	"math"
+	"os"
 	"path"
 	"strings"
 	"time"
 
 	"github.com/opencontainers/go-digest"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // OpenFunc opens the file name of the n-th layer of a stack.
@@ -49,7 +48,7 @@ const emptyGzip = "1f8b08000000000000ff621805a360148c5800080000ffff2eafb5ef00040
 // Headers are those of BuildKit's layers (containerd pkg/archive): USTAR, or PAX where a value needs it; no user and group
 // names; no access and change times; whiteouts are empty files .wh.NAME of mode 0, root's, of time 0.
 //
-// A Writer that is not closed needs no cleaning up. After an error every call fails with it.
+// A Writer that is not closed needs no cleaning up, but for Abort where Spool is set. After an error every call fails with it.
 type Writer struct {
 	// Clamp, if not nil, is the latest time an entry may have (SOURCE_DATE_EPOCH): those newer get it. Set it before the
 	// first Add.
@@ -57,6 +56,9 @@ type Writer struct {
 	// Forbidden are byte sequences that must not be in the layer: not in the content of a file, nor in a name, the target of a link or an
 	// attribute. Adding an entry that has one fails with a *ForbiddenError. Set it before the first Add.
 	Forbidden [][]byte
+	// Spool, if not nil, makes a nameless file. Then Add does not wait for the compressor: what that has not taken yet is kept in memory, and what is
+	// more than a few megabytes in the file. Set it before the first Add.
+	Spool func() (*os.File, error)
 
 	dst       io.Writer
 	c         Compression
@@ -65,6 +67,7 @@ type Writer struct {
 	buf       *bufio.Writer
 	diffID    hash.Hash
 	comp      io.WriteCloser
+	spool     *spool // nil if there is none
 	content   hash.Hash
 	chunk     []byte
 	search    *searcher // nil if nothing is forbidden
@@ -84,9 +87,17 @@ func NewWriter(dst io.Writer, c Compression) (*Writer, error) {
 	}
 	w := &Writer{dst: dst, c: c, comp: comp, mediaType: mediaType, diffID: sha256.New(), content: sha256.New()}
 	w.names = map[string][]byte{}
-	w.buf = bufio.NewWriterSize(io.MultiWriter(w.diffID, comp), 64<<10)
+	w.buf = bufio.NewWriterSize(archive{w}, 64<<10)
 	w.tw = tar.NewWriter(w.buf)
 	return w, nil
+}
+
+// archive takes the tar of a Writer.
+type archive struct{ w *Writer }
+
+func (a archive) Write(p []byte) (int, error) {
+	a.w.diffID.Write(p)
+	return a.w.comp.Write(p)
 }
 
 // Add appends one entry; content is read for a File and must be exactly Size bytes. Entries must come in the order of Less,
@@ -107,6 +118,10 @@ func (w *Writer) add(e Entry, content io.Reader) error {
 	}
 	if !w.begun && len(w.Forbidden) > 0 {
 		w.search = newSearcher(w.Forbidden)
+	}
+	if !w.begun && w.Spool != nil {
+		w.spool = newSpool(w.comp, w.Spool)
+		w.comp = w.spool
 	}
 	w.begun = true
 	if w.search != nil {
@@ -306,64 +321,4 @@ func (w *Writer) copy(e *Entry, content io.Reader) (digest.Digest, []byte, error
 			return "", nil, err
 		}
 	}
-}
-
-// Close ends the layer and returns its DiffID, the media type of what was written to dst, and its Index.
-func (w *Writer) Close() (diffID digest.Digest, mediaType string, ix *Index, err error) {
-	if w.err != nil {
-		return "", "", nil, w.err
-	}
-	if err := w.close(); err != nil {
-		w.err = fmt.Errorf("ending layer: %w", err)
-		return "", "", nil, w.err
-	}
-	w.err = errors.New("the layer is closed")
-	if ix = w.ix; ix == nil {
-		ix = newIndex(w.entries, w.names)
-	}
-	return hexDigest(w.diffID.Sum(nil)), w.mediaType, ix, nil
-}
-
-func (w *Writer) close() error {
-	if err := w.tw.Close(); err != nil {
-		return err
-	}
-	if !w.begun && w.mediaType == ocispec.MediaTypeImageLayerGzip && w.c.Level == 0 {
-		// Nothing has reached dst: the buffers between hold more than an empty layer.
-		w.diffID.Write(make([]byte, 1024))
-		blob, err := hex.DecodeString(emptyGzip)
-		if err == nil {
-			_, err = w.dst.Write(blob)
-		}
-		return err
-	}
-	if err := w.buf.Flush(); err != nil {
-		return err
-	}
-	return w.comp.Close()
-}
-
-// keptXattrs returns those of xattrs that a layer's index keeps and a snapshot gets: what is the file's own, not the host's
-// business. Labels of security modules (security.selinux) and what only the initial user namespace can set (trusted.*) are
-// left out, as the result must not depend on who applies the layer.
-func keptXattrs(xattrs map[string]string) map[string]string {
-	var out map[string]string
-	for k, v := range xattrs {
-		if !keptXattr(k) {
-			continue
-		}
-		if out == nil {
-			out = make(map[string]string, len(xattrs))
-		}
-		out[k] = v
-	}
-	return out
-}
-
-func keptXattr(name string) bool {
-	switch name {
-	case xattrCapability, xattrACL, xattrDefaultACL:
-		return true
-	}
-	return strings.HasPrefix(name, "user.") && len(name) > len("user.")
 }

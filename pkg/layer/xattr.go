@@ -116,3 +116,28 @@ func getXattr(fd int, name string) (string, error) {
 		return string(buf[:n]), nil
 	}
 }
+
+// keptXattrs returns those of xattrs that a layer's index keeps and a snapshot gets: what is the file's own, not the host's
+// business. Labels of security modules (security.selinux) and what only the initial user namespace can set (trusted.*) are
+// left out, as the result must not depend on who applies the layer.
+func keptXattrs(xattrs map[string]string) map[string]string {
+	var out map[string]string
+	for k, v := range xattrs {
+		if !keptXattr(k) {
+			continue
+		}
+		if out == nil {
+			out = make(map[string]string, len(xattrs))
+		}
+		out[k] = v
+	}
+	return out
+}
+
+func keptXattr(name string) bool {
+	switch name {
+	case xattrCapability, xattrACL, xattrDefaultACL:
+		return true
+	}
+	return strings.HasPrefix(name, "user.") && len(name) > len("user.")
+}

@@ -40,16 +40,17 @@ func (st *stage) copy(ctx context.Context, c *plan.Copy) (work, error) {
 		}
 		return files
 	})
-	return work{key: key, do: func(ctx context.Context, v *progress.Vertex) (_ layer.Layer, err error) {
+	return work{key: key, do: func(ctx context.Context, v *progress.Vertex) (_ outcome, err error) {
 		res, err := copy.Entries(ctx, req)
 		if err != nil {
-			return layer.Layer{}, err
+			return outcome{}, err
 		}
 		for _, w := range res.Warnings {
 			v.Warn(progress.Warning{Rule: "Copy", Message: w})
 		}
 		defer func() { err = errors.Join(err, res.Close()) }()
-		return st.write(ctx, res.Items, st.Compression)
+		l, err := st.write(ctx, res.Items, st.Compression)
+		return outcome{Layer: l}, err
 	}}, nil
 }
 
@@ -102,15 +103,16 @@ func (st *stage) workdir(w *plan.Workdir) (work, error) {
 		cache.Input{Name: "path", Value: w.Path},
 		cache.Input{Name: "user", Value: w.User},
 	)...)
-	return work{key: key, do: func(ctx context.Context, _ *progress.Vertex) (layer.Layer, error) {
+	return work{key: key, do: func(ctx context.Context, _ *progress.Vertex) (outcome, error) {
 		t, err := st.tree(ctx, st.chain)
 		if err != nil {
-			return layer.Layer{}, err
+			return outcome{}, err
 		}
 		items, err := copy.Directory(ctx, t, w.Path, w.User, st.now())
 		if err != nil {
-			return layer.Layer{}, err
+			return outcome{}, err
 		}
-		return st.write(ctx, items, st.Compression)
+		l, err := st.write(ctx, items, st.Compression)
+		return outcome{Layer: l}, err
 	}}, nil
 }

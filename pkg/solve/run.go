@@ -10,7 +10,6 @@ import (
 
 	"github.com/cairn-build/cairn/executor"
 	"github.com/cairn-build/cairn/pkg/cache"
-	"github.com/cairn-build/cairn/pkg/layer"
 	"github.com/cairn-build/cairn/pkg/plan"
 	"github.com/cairn-build/cairn/pkg/progress"
 	"github.com/cairn-build/cairn/snapshot"
@@ -58,40 +57,40 @@ func (st *stage) run(ctx context.Context, r *plan.Run) (work, error) {
 	}
 	return work{
 		key: cache.NewKey("run", in...),
-		do: func(ctx context.Context, v *progress.Vertex) (layer.Layer, error) {
+		do: func(ctx context.Context, v *progress.Vertex) (outcome, error) {
 			return st.execute(ctx, r, v)
 		},
 	}, nil
 }
 
 // execute runs the command over a writable layer and commits what it changed.
-func (st *stage) execute(ctx context.Context, r *plan.Run, v *progress.Vertex) (_ layer.Layer, err error) {
+func (st *stage) execute(ctx context.Context, r *plan.Run, v *progress.Vertex) (_ outcome, err error) {
 	if err := st.open(ctx); err != nil {
-		return layer.Layer{}, err
+		return outcome{}, err
 	}
 	rw, err := st.top.NewRWLayer()
 	if err != nil {
-		return layer.Layer{}, err
+		return outcome{}, err
 	}
 	defer func() { err = errors.Join(err, rw.Release()) }()
 	if err := makeDir(rw, r.Dir); err != nil {
-		return layer.Layer{}, err
+		return outcome{}, err
 	}
 	if err := touchEtc(rw.Root(), st.now()); err != nil {
-		return layer.Layer{}, err
+		return outcome{}, err
 	}
 	run := func(ctx context.Context) error { return st.process(ctx, rw, r, v) }
 	if err := st.attempt(ctx, rw.Root(), r, run); err != nil {
-		return layer.Layer{}, err
+		return outcome{}, err
 	}
-	ro, err := st.commit(rw, r)
+	ro, rest, err := st.commit(rw, r, st.early())
 	if err != nil {
-		return layer.Layer{}, err
+		return outcome{}, err
 	}
 	st.closeTop()
 	st.top = ro
 	chain := ro.Chain()
-	return chain[len(chain)-1], nil
+	return outcome{Layer: chain[len(chain)-1], rest: rest}, nil
 }
 
 // process runs the command with its mounts; they are gone when it returns.

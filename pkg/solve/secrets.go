@@ -33,8 +33,8 @@ func (s *solver) mounted(r *plan.Run) (ids []string, values []secret.Value) {
 	return ids, values
 }
 
-// commit makes a layer of what a RUN changed, unless there is a secret in it.
-func (s *solver) commit(rw snapshot.RWLayer, r *plan.Run) (snapshot.ROLayer, error) {
+// commit makes a layer of what a RUN changed, unless there is a secret in it. With early set, its blob may be finished by rest only; else rest is nil.
+func (s *solver) commit(rw snapshot.RWLayer, r *plan.Run, early bool) (ro snapshot.ROLayer, rest func() (layer.Layer, error), err error) {
 	var forbidden [][]byte
 	var of []string // the secret of each of forbidden
 	if ids, values := s.mounted(r); !s.Run.AllowSecretInLayer {
@@ -47,16 +47,20 @@ func (s *solver) commit(rw snapshot.RWLayer, r *plan.Run) (snapshot.ROLayer, err
 	if len(forbidden) > 0 {
 		g, ok := rw.(snapshot.Guarded)
 		if !ok {
-			return nil, fmt.Errorf("the snapshotter %s cannot keep secrets out of layers", s.Snapshotter.Name())
+			return nil, nil, fmt.Errorf("the snapshotter %s cannot keep secrets out of layers", s.Snapshotter.Name())
 		}
 		g.Forbid(forbidden)
 	}
-	ro, err := rw.Commit()
+	if e, ok := rw.(snapshot.Early); ok && early {
+		ro, rest, err = e.CommitEarly(s.background)
+	} else {
+		ro, err = rw.Commit()
+	}
 	var found *layer.ForbiddenError
 	if errors.As(err, &found) {
-		return nil, &SecretInLayerError{ID: of[found.Index], Path: path.Join("/", found.Path)}
+		return nil, nil, &SecretInLayerError{ID: of[found.Index], Path: path.Join("/", found.Path)}
 	}
-	return ro, err
+	return ro, rest, err
 }
 
 // masked are writers of a RUN's output in which the secrets that it sees are not shown. flush is called when it has ended.

@@ -137,7 +137,7 @@ func (r *Result) Of(st *plan.Stage) []Made {
 
 // Solve carries out a plan and returns what became of its target. It stops at the first error.
 func Solve(ctx context.Context, p *plan.Plan, o Options) (*Result, error) {
-	s := &solver{Options: o, stages: map[*plan.Stage]*pending{}, platform: p.Platform, inImage: map[*plan.Stage]bool{}}
+	s := &solver{Options: o, stages: map[*plan.Stage]*pending{}, platform: p.Platform, inImage: map[*plan.Stage]bool{}, background: ctx}
 	for st := p.Target(); st != nil && o.Offer != nil; st = st.Base.Stage {
 		s.inImage[st] = true
 	}
@@ -170,6 +170,8 @@ type solver struct {
 	stages   map[*plan.Stage]*pending
 	// inImage are the stages whose layers are the target's too: itself and those it is built on.
 	inImage map[*plan.Stage]bool
+	// background is the context of what is finished although another step has failed: the layers that are there.
+	background context.Context
 	// emulators is what was found out about programs for other machines.
 	emulators emulators
 }

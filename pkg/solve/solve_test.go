@@ -85,6 +85,8 @@ type fakeSnapshots struct {
 	w      *world
 	mu     sync.Mutex
 	opened int
+	// rest, if set, makes layers whose blobs are finished when it returns.
+	rest func() error
 }
 
 func (f *fakeSnapshots) Name() string { return "fake" }
@@ -123,7 +125,11 @@ func (r *fakeRO) ContentStoreDigest() digest.Digest { return "" }
 func (r *fakeRO) Chain() []layer.Layer  { return r.chain }
 func (r *fakeRO) DiffID() digest.Digest { return r.chain[len(r.chain)-1].DiffID }
 func (r *fakeRO) NewRWLayer() (snapshot.RWLayer, error) {
-	return &fakeRW{ro: r, dir: r.f.w.t.TempDir()}, nil
+	rw := &fakeRW{ro: r, dir: r.f.w.t.TempDir()}
+	if r.f.rest != nil {
+		return &fakeEarly{rw}, nil
+	}
+	return rw, nil
 }
 
 type fakeRW struct {

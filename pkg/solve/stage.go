@@ -24,6 +24,9 @@ type stage struct {
 	Result
 	// top is the root filesystem of chain where a RUN has just left it open, nil otherwise.
 	top snapshot.ROLayer
+	// settling are the layers that were finished in the background, or still are; current is the number of the step being worked on.
+	settling []*settling
+	current  int
 }
 
 // stage solves one stage.
@@ -33,12 +36,25 @@ func (s *solver) stage(ctx context.Context, p *plan.Stage) (*Result, error) {
 	if err := st.from(ctx); err != nil {
 		return nil, err
 	}
-	for i, step := range p.Steps {
-		if err := st.step(ctx, i, step); err != nil {
-			return nil, err
-		}
+	// What is there is kept also if a later step fails.
+	err := st.steps(ctx)
+	if serr := st.settle(); err == nil {
+		err = serr
+	}
+	if err != nil {
+		return nil, err
 	}
 	return &st.Result, nil
+}
+
+func (st *stage) steps(ctx context.Context) error {
+	for i, step := range st.plan.Steps {
+		st.current = i
+		if err := st.step(ctx, i, step); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // from puts the base's layers at the bottom.
@@ -79,14 +95,14 @@ func (st *stage) step(ctx context.Context, i int, step *plan.Step) error {
 		v.Done(err)
 		return err
 	}
+	unlock := func() {}
 	if !step.IgnoreCache {
-		done, unlock, err := st.answered(ctx, work.key, v)
-		if done || err != nil {
+		var done bool
+		if done, unlock, err = st.answered(ctx, work.key, v); done || err != nil {
 			return at(step, err)
 		}
-		defer unlock()
 	}
-	err = at(step, st.carryOut(ctx, work, v))
+	err = at(step, st.carryOut(ctx, work, v, unlock))
 	v.Done(err)
 	return err
 }
@@ -136,29 +152,45 @@ func (st *stage) placed(k cache.Key, i int, step *plan.Step) cache.Key {
 	return k
 }
 
-// carryOut does the work and remembers what came of it.
-func (st *stage) carryOut(ctx context.Context, w work, v *progress.Vertex) error {
-	release, err := st.slot(ctx)
+// carryOut does the work and remembers what came of it. unlock is called when that is done, which may be later.
+func (st *stage) carryOut(ctx context.Context, w work, v *progress.Vertex, unlock func()) error {
+	out, err := st.perform(ctx, w, v)
 	if err != nil {
-		return err
-	}
-	defer release()
-	l, err := w.do(ctx, v)
-	if err != nil {
+		unlock()
 		return err
 	}
 	now := st.now()
-	if err := st.Cache.Put(ctx, w.key, cache.Record{Layer: l, Created: now}); err != nil {
+	if out.rest != nil {
+		return st.later(ctx, w.key, Made{Layer: out.Layer, Created: now}, finishing{rest: out.rest, unlock: unlock})
+	}
+	defer unlock()
+	if err := st.Cache.Put(ctx, w.key, cache.Record{Layer: out.Layer, Created: now}); err != nil {
 		return err
 	}
-	st.push(l, now)
+	st.push(out.Layer, now)
 	return nil
+}
+
+// perform does the work when there is a slot for it.
+func (st *stage) perform(ctx context.Context, w work, v *progress.Vertex) (outcome, error) {
+	release, err := st.slot(ctx)
+	if err != nil {
+		return outcome{}, err
+	}
+	defer release()
+	return w.do(ctx, v)
 }
 
 // work is a step ready to be looked up or done.
 type work struct {
 	key cache.Key
-	do  func(context.Context, *progress.Vertex) (layer.Layer, error)
+	do  func(context.Context, *progress.Vertex) (outcome, error)
+}
+
+// outcome is the layer that a step made. Where rest is set its blob is unfinished: then the layer has no Descriptor, and rest waits for it.
+type outcome struct {
+	layer.Layer
+	rest func() (layer.Layer, error)
 }
 
 // prepare finds out what a step depends on, waiting for other stages.
@@ -181,7 +213,9 @@ func (st *stage) push(l layer.Layer, created time.Time) {
 	}
 	st.chain = append(st.chain, l)
 	st.Made = append(st.Made, Made{Layer: l, Created: created})
-	st.offer(l, false)
+	if l.Descriptor.Digest != "" {
+		st.offer(l, false)
+	}
 }
 
 // offer tells of a layer of the image.

@@ -32,7 +32,7 @@ func (s *Store) PutLayer(l layer.Layer, ix *layer.Index) error {
 		return err
 	}
 	if ix != nil {
-		if err := s.putSealed(path+indexSuffix, ix.Marshal(), rebuildable); err != nil {
+		if err := s.PutIndex(l.DiffID, ix); err != nil {
 			return err
 		}
 	}
@@ -53,6 +53,15 @@ func (s *Store) PutLayer(l layer.Layer, ix *layer.Index) error {
 		return fmt.Errorf("encoding layer %s: %w", l.DiffID, err)
 	}
 	return s.putSealed(path, data, rebuildable)
+}
+
+// PutIndex remembers the index of a layer whose blob is still being written. PutLayer makes the layer known.
+func (s *Store) PutIndex(diffID digest.Digest, ix *layer.Index) error {
+	path, err := s.layerPath(diffID)
+	if err != nil {
+		return err
+	}
+	return s.putSealed(path+indexSuffix, ix.Marshal(), rebuildable)
 }
 
 // mergeLayer chooses what to remember of a layer seen twice.

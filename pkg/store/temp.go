@@ -117,6 +117,19 @@ func (s *Store) TempDir(pattern string) (string, error) {
 	return dir, nil
 }
 
+// TempFile makes a file without a name, in the store's file system: it is gone when it is closed.
+func (s *Store) TempFile() (*os.File, error) {
+	f, err := s.tempFile()
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Remove(f.Name()); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("making temporary file: %w", err)
+	}
+	return f, nil
+}
+
 // RemoveTemp removes a directory that TempDir or NewSnapshot made. One that is gone is no error. It never leaves the
 // directory: not through symlinks, and not into what is mounted below, which is an error.
 func (s *Store) RemoveTemp(dir string) error {

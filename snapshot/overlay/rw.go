@@ -13,6 +13,7 @@ import (
 	"github.com/cairn-build/cairn/pkg/fakeroot"
 	"github.com/cairn-build/cairn/pkg/layer"
 	"github.com/cairn-build/cairn/snapshot"
+	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
 )
 
@@ -36,7 +37,10 @@ type rwLayer struct {
 	released bool
 }
 
-var _ snapshot.Guarded = (*rwLayer)(nil)
+var (
+	_ snapshot.Guarded = (*rwLayer)(nil)
+	_ snapshot.Early   = (*rwLayer)(nil)
+)
 
 var epoch = time.Unix(0, 0)
 
@@ -90,73 +94,137 @@ func (rw *rwLayer) Root() string { return rw.path("root") }
 func (rw *rwLayer) Forbid(content [][]byte) { rw.forbidden = content }
 
 func (rw *rwLayer) Commit() (snapshot.ROLayer, error) {
+	ro, rest, err := rw.commit(context.Background(), nil)
+	if err != nil {
+		return nil, err
+	}
+	l, err := rest()
+	if err != nil {
+		return nil, err
+	}
+	ro.chain[len(ro.chain)-1] = l
+	return ro, nil
+}
+
+// CommitEarly implements snapshot.Early.
+func (rw *rwLayer) CommitEarly(ctx context.Context) (snapshot.ROLayer, func() (layer.Layer, error), error) {
+	ro, rest, err := rw.commit(ctx, rw.s.opts.Store.TempFile)
+	if err != nil {
+		return nil, nil, err
+	}
+	return ro, rest, nil
+}
+
+// commit makes the layer and its snapshot. The blob may be unfinished, and the layer on top of the chain without a Descriptor, until rest has
+// returned it.
+func (rw *rwLayer) commit(ctx context.Context, spool func() (*os.File, error)) (_ *roLayer, rest func() (layer.Layer, error), err error) {
 	rw.mu.Lock()
 	defer rw.mu.Unlock()
 	if rw.released || rw.used {
-		return nil, errors.New("committing a layer: it is released or committed already")
+		return nil, nil, errors.New("committing a layer: it is released or committed already")
 	}
 	rw.used = true
 	owners, err := rw.upperOwners()
 	if err != nil {
-		return nil, fmt.Errorf("committing a layer: %w", err)
+		return nil, nil, fmt.Errorf("committing a layer: %w", err)
 	}
 	// Without a mount nobody changes the upper directory any more.
 	if err := unmount(rw.Root(), 0); err != nil {
-		return nil, fmt.Errorf("committing a layer: %w", err)
+		return nil, nil, fmt.Errorf("committing a layer: %w", err)
 	}
 	rw.mounted = false
-	l, ix, err := rw.write(context.Background(), owners)
+	made, err := rw.write(ctx, owners, spool)
 	if err != nil {
-		return nil, fmt.Errorf("committing a layer: %w", err)
+		return nil, nil, fmt.Errorf("committing a layer: %w", err)
 	}
+	ro, err := rw.keep(made.diffID, made.index)
+	if err != nil {
+		made.abort()
+		return nil, nil, fmt.Errorf("committing layer %s: %w", made.diffID, err)
+	}
+	return ro, made.rest, nil
+}
+
+// keep makes the upper directory the snapshot of the layer it became.
+func (rw *rwLayer) keep(diffID digest.Digest, ix *layer.Index) (*roLayer, error) {
 	st := rw.s.opts.Store
-	if err := st.PutLayer(l, ix); err != nil {
-		return nil, fmt.Errorf("committing layer %s: %w", l.DiffID, err)
+	if err := st.PutIndex(diffID, ix); err != nil {
+		return nil, err
 	}
-	rw.s.indexes.put(l.DiffID, ix)
+	rw.s.indexes.put(diffID, ix)
 	ro := &roLayer{
 		s:       rw.s,
-		chain:   append(slices.Clone(rw.below.chain), l),
+		chain:   append(slices.Clone(rw.below.chain), layer.Layer{DiffID: diffID}),
 		indexes: append(slices.Clone(rw.below.indexes), ix),
 	}
 	ids := rw.s.snapshotIDs(ro.chain)
 	// A layer says nothing of its root, so that what was done to it ends here, as it does for whoever has only the layer.
 	if err := copyRoot(rw.lower, rw.path("upper")); err != nil {
-		return nil, fmt.Errorf("committing layer %s: %w", l.DiffID, err)
+		return nil, err
 	}
 	dir, err := st.CommitSnapshot(ids[len(ids)-1], rw.path("upper"))
 	if err != nil {
-		return nil, fmt.Errorf("committing layer %s: %w", l.DiffID, err)
+		return nil, err
 	}
 	ro.dirs = append(slices.Clone(rw.below.dirs), dir)
 	return ro, nil
 }
 
+// written is a layer whose archive is complete. One of rest and abort must be called.
+type written struct {
+	diffID digest.Digest
+	index  *layer.Index
+	// rest waits for the blob and makes the layer known.
+	rest func() (layer.Layer, error)
+	// abort drops it.
+	abort func()
+}
+
 // write makes a layer of the upper directory: tar, digests, compression and the blob's file in one pass.
-func (rw *rwLayer) write(ctx context.Context, owners *fakeroot.Table) (layer.Layer, *layer.Index, error) {
-	blob, err := rw.s.opts.Store.NewBlob(ctx)
+func (rw *rwLayer) write(ctx context.Context, owners *fakeroot.Table, spool func() (*os.File, error)) (_ written, err error) {
+	st := rw.s.opts.Store
+	blob, err := st.NewBlob(ctx)
 	if err != nil {
-		return layer.Layer{}, nil, err
+		return written{}, err
 	}
-	defer blob.Abort()
 	w, err := layer.NewWriter(blob, rw.s.opts.Compression)
 	if err != nil {
-		return layer.Layer{}, nil, err
+		blob.Abort()
+		return written{}, err
 	}
-	w.Clamp, w.Forbidden = rw.s.opts.Clamp, rw.forbidden
+	abort := func() {
+		w.Abort()
+		blob.Abort()
+	}
+	defer func() {
+		if err != nil {
+			abort()
+		}
+	}()
+	w.Clamp, w.Forbidden, w.Spool = rw.s.opts.Clamp, rw.forbidden, spool
 	if err := layer.DiffDescribed(ctx, rw.path("upper"), rw.below.tree(), describer(owners), w); err != nil {
-		return layer.Layer{}, nil, err
+		return written{}, err
 	}
-	diffID, mediaType, ix, err := w.Close()
+	diffID, ix, finish, err := w.End()
 	if err != nil {
-		return layer.Layer{}, nil, err
+		return written{}, err
 	}
-	desc, err := blob.Commit("")
-	if err != nil {
-		return layer.Layer{}, nil, err
+	rest := func() (layer.Layer, error) {
+		defer context.AfterFunc(ctx, w.Abort)()
+		defer blob.Abort()
+		mediaType, err := finish()
+		if err != nil {
+			return layer.Layer{}, fmt.Errorf("compressing layer %s: %w", diffID, err)
+		}
+		desc, err := blob.Commit("")
+		if err != nil {
+			return layer.Layer{}, fmt.Errorf("committing layer %s: %w", diffID, err)
+		}
+		desc.MediaType = mediaType
+		l := layer.Layer{DiffID: diffID, Descriptor: desc}
+		return l, st.PutLayer(l, nil)
 	}
-	desc.MediaType = mediaType
-	return layer.Layer{DiffID: diffID, Descriptor: desc}, ix, nil
+	return written{diffID: diffID, index: ix, rest: rest, abort: abort}, nil
 }
 
 func (rw *rwLayer) Release() error {

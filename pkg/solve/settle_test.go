@@ -1,0 +1,109 @@
+package solve
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/cairn-build/cairn/executor"
+	"github.com/cairn-build/cairn/pkg/layer"
+	"github.com/cairn-build/cairn/snapshot"
+)
+
+// fakeEarly is a fakeRW that can leave its layer unfinished.
+type fakeEarly struct{ *fakeRW }
+
+func (rw *fakeEarly) CommitEarly(context.Context) (snapshot.ROLayer, func() (layer.Layer, error), error) {
+	ro, err := rw.Commit()
+	if err != nil {
+		return nil, nil, err
+	}
+	chain := ro.Chain()
+	l := chain[len(chain)-1]
+	chain[len(chain)-1] = layer.Layer{DiffID: l.DiffID}
+	return ro, func() (layer.Layer, error) { return l, rw.ro.f.rest() }, nil
+}
+
+// finishedBySecond is a world in which the blob of the first step's layer is finished when the second step has been run.
+func finishedBySecond(t *testing.T, second error) *world {
+	w := newWorld(t)
+	ran := make(chan struct{})
+	w.snaps.rest = func() error {
+		select {
+		case <-ran:
+			return nil
+		case <-time.After(30 * time.Second):
+			return errors.New("the second step waits for the first one's blob")
+		}
+	}
+	w.run = func(_ context.Context, spec executor.Spec) error {
+		if strings.Contains(spec.Process.Args[len(spec.Process.Args)-1], "two") {
+			close(ran)
+			return second
+		}
+		return nil
+	}
+	return w
+}
+
+func TestLayersAreFinishedBehind(t *testing.T) {
+	w := finishedBySecond(t, nil)
+	var mu sync.Mutex
+	var offered []layer.Layer
+	r := w.mustSolve("FROM scratch\nRUN one\nRUN two\n", func(o *Options) {
+		o.Offer = func(l layer.Layer, base bool) {
+			mu.Lock()
+			defer mu.Unlock()
+			offered = append(offered, l)
+		}
+	})
+	if len(offered) != 2 {
+		t.Errorf("%d layers were offered", len(offered))
+	}
+	for _, l := range append(offered, r.Layers()...) {
+		if _, held := w.store.HasBlob(l.Descriptor.Digest); !held {
+			t.Errorf("%+v is unfinished", l)
+		}
+	}
+	if w.mustSolve("FROM scratch\nRUN one\nRUN two\n"); len(w.ran) != 2 {
+		t.Errorf("ran %v", w.ran)
+	}
+}
+
+// TestUnfinishedLayerOutlivesFailure: what a step made is remembered also when the next one fails first.
+func TestUnfinishedLayerOutlivesFailure(t *testing.T) {
+	w := finishedBySecond(t, errors.New("the second fails"))
+	if _, err := w.solve("FROM scratch\nRUN one\nRUN two\n"); err == nil || !strings.Contains(err.Error(), "the second fails") {
+		t.Errorf("it ended with %v", err)
+	}
+	if w.mustSolve("FROM scratch\nRUN one\n"); len(w.ran) != 2 {
+		t.Errorf("ran %v: the first step was forgotten", w.ran)
+	}
+}
+
+// TestFailingToFinish: an error of the background is the step's, and nothing is remembered.
+func TestFailingToFinish(t *testing.T) {
+	w := newWorld(t)
+	broken := errors.New("the disk is full")
+	w.snaps.rest = func() error { return broken }
+	_, err := w.solve("FROM scratch\nRUN one\nRUN two\nRUN three\n")
+	var step *StepError
+	if !errors.Is(err, broken) || !errors.As(err, &step) || step.Location.First != 2 {
+		t.Errorf("it ended with %v", err)
+	}
+	w.snaps.rest = nil
+	w.ran = nil
+	if w.mustSolve("FROM scratch\nRUN one\n"); len(w.ran) != 1 {
+		t.Error("a layer without a blob was remembered")
+	}
+}
+
+// TestOneJobFinishesFirst: with --jobs 1 nothing is done at once.
+func TestOneJobFinishesFirst(t *testing.T) {
+	w := newWorld(t)
+	w.snaps.rest = func() error { return errors.New("a layer was left unfinished") }
+	w.mustSolve("FROM scratch\nRUN one\nRUN two\n", func(o *Options) { o.Reuse.Jobs = 1 })
+}
