@@ -11,6 +11,8 @@ import (
 type call struct {
 	*supervisor
 	task *task
+	// worker is the thread that carries the call out; nil at a ptrace stop.
+	worker *notify.Worker
 	// nr is the number of the call, id that of the notification.
 	nr   int
 	id   uint64

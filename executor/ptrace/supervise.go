@@ -239,8 +239,8 @@ func (s *supervisor) await(sock *os.File, said chan<- started, running func()) {
 	if s.listener == 0 {
 		rest = io.MultiReader(strings.NewReader(string(b[:n])), sock)
 	} else {
-		for range workers {
-			go s.serve()
+		if err := s.serve(); err != nil {
+			syscall.Exit(1)
 		}
 	}
 	var problem started
@@ -272,7 +272,6 @@ func (s *supervisor) receive(sock *os.File, b, oob []byte) (int, error) {
 	for _, m := range messages {
 		if fds, err := unix.ParseUnixRights(&m); err == nil && len(fds) == 1 {
 			s.listener = notify.Listener(fds[0])
-			_ = s.listener.SyncWakeUp()
 		}
 	}
 	return n, nil
