@@ -116,6 +116,26 @@ func TestBaseIsMounted(t *testing.T) {
 	})
 }
 
+// TestEstargzIsAnImage: other tools, and cairn, take an image of eStargz layers for what it is, and its table of contents for no file.
+func TestEstargzIsAnImage(t *testing.T) {
+	registry := harness.StartRegistry(t, harness.RegistryOptions{})
+	base := registry.Busybox(t)
+	harness.EachUser(t, func(t *testing.T, u harness.User) {
+		h := harness.NewHome(t, u)
+		name := registry.Name("seekable-" + u.Name)
+		dir := h.Files(map[string]string{"Dockerfile": "FROM " + base + small, "next/Dockerfile": "FROM " + name + "\nRUN cat /own > /read && ! ls /stargz.index.json\n"})
+		build(h, "-t", name, "-o", "type=registry,compression=estargz,force-compression=true", dir).OK(t)
+		if l := registry.Unpack(t, "docker://"+name+":latest"); l.Read("own") != "own\n" {
+			t.Error("the image does not hold what was built")
+		}
+		next := registry.Name("on-seekable-" + u.Name)
+		build(h, "--root", h.Path("other"), "-t", next, "--push", dir+"/next").OK(t)
+		if l := registry.Unpack(t, "docker://"+next+":latest"); l.Read("read") != "own\n" {
+			t.Error("what was built on the image is wrong")
+		}
+	})
+}
+
 // TestPushAndPullCommands takes an image of the local store to a registry and back.
 func TestPushAndPullCommands(t *testing.T) {
 	registry := harness.StartRegistry(t, harness.RegistryOptions{})

@@ -162,8 +162,8 @@ func (o Output) check() error {
 	if o.Dest == Stdout && !o.flag(attrTar, true) {
 		return errors.New("tar=false writes a directory, which the standard output is not")
 	}
-	if o.Attrs[attrCompression] == "zstd" && !o.flag(attrOCITypes, true) {
-		return errors.New("compression=zstd conflicts with oci-mediatypes=false")
+	if typ := o.Attrs[attrCompression]; (typ == "zstd" || typ == "estargz") && !o.flag(attrOCITypes, true) {
+		return fmt.Errorf("compression=%s conflicts with oci-mediatypes=false", typ)
 	}
 	_, err := o.compression()
 	return err
@@ -243,11 +243,9 @@ type compression struct {
 func (o Output) compression() (compression, error) {
 	c := compression{typ: o.Attrs[attrCompression], force: o.flag(attrForce, false)}
 	switch c.typ {
-	case "", "gzip", "zstd", "uncompressed":
-	case "estargz":
-		return c, errors.New("compression=estargz is not supported; there are gzip, zstd, uncompressed")
+	case "", "gzip", "zstd", "estargz", "uncompressed":
 	default:
-		all := []string{"gzip", "zstd", "uncompressed"}
+		all := []string{"gzip", "zstd", "estargz", "uncompressed"}
 		return c, fmt.Errorf("unknown compression %q%s; there are %s", c.typ, suggest.Remark(c.typ, all), strings.Join(all, ", "))
 	}
 	if v, ok := o.Attrs[attrLevel]; ok {

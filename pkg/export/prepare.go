@@ -120,9 +120,11 @@ func (e *exporter) form(ctx context.Context, v *progress.Vertex, l layer.Layer, 
 	})
 }
 
-// typeOf is the compression of a layer's blob, by its media type.
+// typeOf is the compression of a layer's blob, by its media type and what is said of it.
 func typeOf(l layer.Layer) string {
 	switch mt := l.Descriptor.MediaType; {
+	case l.Descriptor.Annotations[layer.SeekableAnnotations()[0]] != "":
+		return "estargz"
 	case strings.HasSuffix(mt, "zstd"):
 		return "zstd"
 	case strings.HasSuffix(mt, "gzip"):
@@ -132,7 +134,7 @@ func typeOf(l layer.Layer) string {
 }
 
 // rewriteLayer compresses a layer anew and, with stamp, lowers its times to the epoch. The new blob is kept in the store.
-// Without stamp the archive, and so the DiffID, stays what it is.
+// Without stamp the archive, and so the DiffID, stays what it is; but for eStargz, whose table of contents is in the archive.
 func (e *exporter) rewriteLayer(ctx context.Context, l layer.Layer, stamp bool) (layer.Layer, error) {
 	how := layer.Compression{Type: e.want.typ}
 	if how.Type == "" {
@@ -151,35 +153,34 @@ func (e *exporter) rewriteLayer(ctx context.Context, l layer.Layer, stamp bool) 
 		return layer.Layer{}, err
 	}
 	defer dst.Abort()
-	out := layer.Layer{DiffID: l.DiffID}
-	var mediaType string
+	rewritten := layer.Recompress
 	if stamp {
-		out.DiffID, mediaType, err = e.clamp(ctx, src, l, dst, how)
-	} else {
-		mediaType, err = layer.Recompress(ctx, src, l, dst, how)
+		rewritten = e.clamp
 	}
+	out, err := rewritten(ctx, src, l, dst, how)
 	if err != nil {
 		return layer.Layer{}, err
 	}
-	if out.Descriptor, err = dst.Commit(""); err != nil {
+	d, err := dst.Commit("")
+	if err != nil {
 		return layer.Layer{}, err
 	}
-	out.Descriptor.MediaType = mediaType
+	out.Descriptor.Digest, out.Descriptor.Size = d.Digest, d.Size
 	return out, nil
 }
 
-// clamp writes l to dst with no time later than the epoch.
-func (e *exporter) clamp(
-	ctx context.Context, src io.Reader, l layer.Layer, dst io.Writer, how layer.Compression,
-) (digest.Digest, string, error) {
+// clamp is layer.Recompress with no time later than the epoch.
+func (e *exporter) clamp(ctx context.Context, src io.Reader, l layer.Layer, dst io.Writer, how layer.Compression) (out layer.Layer, err error) {
 	w, err := layer.NewWriter(dst, how)
 	if err != nil {
-		return "", "", err
+		return layer.Layer{}, err
 	}
+	defer w.Abort()
 	w.Clamp = e.Epoch
 	if err := layer.Rewrite(ctx, src, l, w); err != nil {
-		return "", "", err
+		return layer.Layer{}, err
 	}
-	diffID, mediaType, _, err := w.Close()
-	return diffID, mediaType, err
+	out.DiffID, out.Descriptor.MediaType, _, err = w.Close()
+	out.Descriptor.Annotations = w.Annotations()
+	return out, err
 }

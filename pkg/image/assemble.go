@@ -88,7 +88,9 @@ func writeManifest(b *Built, p ocispec.Platform, o Options) error {
 		}
 		b.Layers[i].Descriptor.MediaType = mt
 		d := l.Descriptor
-		m.Layers = append(m.Layers, ocispec.Descriptor{MediaType: mt, Digest: d.Digest, Size: d.Size, URLs: d.URLs})
+		m.Layers = append(m.Layers, ocispec.Descriptor{
+			MediaType: mt, Digest: d.Digest, Size: d.Size, URLs: d.URLs, Annotations: seekable(d.Annotations, o),
+		})
 	}
 	var err error
 	if b.Manifest, err = json.MarshalIndent(m, "", "  "); err != nil {
@@ -98,6 +100,23 @@ func writeManifest(b *Built, p ocispec.Platform, o Options) error {
 	b.Descriptor.Platform = &p
 	b.Descriptor.Annotations = o.Annotations.at(LevelManifestDescriptor, &p)
 	return nil
+}
+
+// seekable are those annotations of a layer without which its form is of no use. Others are about the image that it came with. Docker's manifests have
+// none.
+func seekable(all map[string]string, o Options) (kept map[string]string) {
+	if o.DockerMediaTypes {
+		return nil
+	}
+	for _, k := range layer.SeekableAnnotations() {
+		if v, ok := all[k]; ok {
+			if kept == nil {
+				kept = map[string]string{}
+			}
+			kept[k] = v
+		}
+	}
+	return kept
 }
 
 func assembleIndex(set Set, o Options) (Set, error) {

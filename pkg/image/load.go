@@ -234,7 +234,9 @@ func (l *loader) compress(ctx context.Context, member *io.SectionReader, of laye
 	if mediaType != "" {
 		_, err = io.Copy(w, raw)
 	} else {
-		mediaType, err = layer.Recompress(ctx, raw, of, w, layer.Compression{})
+		var made layer.Layer
+		made, err = layer.Recompress(ctx, raw, of, w, layer.Compression{})
+		mediaType = made.Descriptor.MediaType
 	}
 	if err != nil {
 		return fail(err)

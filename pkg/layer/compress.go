@@ -14,9 +14,10 @@ import (
 
 // Compression types, as BuildKit's exporters name them.
 const (
-	gzipType = "gzip"
-	zstdType = "zstd"
-	noneType = "uncompressed"
+	gzipType    = "gzip"
+	zstdType    = "zstd"
+	noneType    = "uncompressed"
+	estargzType = "estargz"
 )
 
 const (
@@ -34,13 +35,16 @@ const (
 // newCompressor returns the compressor of c over dst and the media type of what it writes.
 func newCompressor(dst io.Writer, c Compression) (io.WriteCloser, string, error) {
 	switch c.Type {
-	case "", gzipType:
+	case "", gzipType, estargzType:
 		if c.Level < 0 || c.Level > 9 {
 			return nil, "", fmt.Errorf("gzip has no level %d", c.Level)
 		}
 		level := c.Level
 		if level == 0 {
 			level = gzipLevel
+		}
+		if c.Type == estargzType {
+			return newEstargz(dst, level), ocispec.MediaTypeImageLayerGzip, nil
 		}
 		return newGzipWriter(dst, level), ocispec.MediaTypeImageLayerGzip, nil
 	case zstdType:
@@ -57,7 +61,7 @@ func newCompressor(dst io.Writer, c Compression) (io.WriteCloser, string, error)
 	case noneType:
 		return nopCloser{dst}, ocispec.MediaTypeImageLayer, nil
 	}
-	return nil, "", fmt.Errorf("unknown compression %q: gzip, zstd and uncompressed are known", c.Type)
+	return nil, "", fmt.Errorf("unknown compression %q: gzip, zstd, estargz and uncompressed are known", c.Type)
 }
 
 type nopCloser struct{ io.Writer }

@@ -6,33 +6,47 @@ import (
 	"io"
 )
 
-// Recompress copies the layer l, whose blob is r, to dst in another compressed form and returns the media type of that. The
-// archive stays as it is, byte for byte, whoever wrote it, and so does its DiffID, which is checked.
-func Recompress(ctx context.Context, r io.Reader, l Layer, dst io.Writer, c Compression) (mediaType string, err error) {
-	if mediaType, err = recompress(ctx, r, l, dst, c); err != nil {
-		return "", fmt.Errorf("recompressing layer %s: %w", l.DiffID, err)
+// Recompress copies the layer l, whose blob is r, to dst in another compressed form and returns it in that; the digest and size of its Descriptor
+// are left to the caller. The archive stays as it is, byte for byte, whoever wrote it, and so does its DiffID, which is checked; but eStargz adds
+// to the archive, and makes a layer with another DiffID.
+func Recompress(ctx context.Context, r io.Reader, l Layer, dst io.Writer, c Compression) (Layer, error) {
+	out, err := recompress(ctx, r, l, dst, c)
+	if err != nil {
+		return Layer{}, fmt.Errorf("recompressing layer %s: %w", l.DiffID, err)
 	}
-	return mediaType, nil
+	return out, nil
 }
 
-func recompress(ctx context.Context, r io.Reader, l Layer, dst io.Writer, c Compression) (string, error) {
+func recompress(ctx context.Context, r io.Reader, l Layer, dst io.Writer, c Compression) (Layer, error) {
 	if err := l.DiffID.Validate(); err != nil {
-		return "", err
+		return Layer{}, err
 	}
 	comp, mediaType, err := newCompressor(dst, c)
 	if err != nil {
-		return "", err
+		return Layer{}, err
+	}
+	seekable, _ := comp.(*estargzWriter)
+	if seekable != nil {
+		defer seekable.abort()
 	}
 	s, err := newStream(ctx, r, Limits{}.withDefaults().Bytes)
 	if err != nil {
-		return "", err
+		return Layer{}, err
 	}
 	defer s.Close()
 	if _, err := io.Copy(comp, struct{ io.Reader }{s}); err != nil {
-		return "", err
+		return Layer{}, err
 	}
 	if err := s.verify(l.DiffID); err != nil {
-		return "", err
+		return Layer{}, err
 	}
-	return mediaType, comp.Close()
+	if err := comp.Close(); err != nil {
+		return Layer{}, err
+	}
+	out := Layer{DiffID: l.DiffID}
+	out.Descriptor.MediaType = mediaType
+	if seekable != nil {
+		out.DiffID, out.Descriptor.Annotations = seekable.diffID, seekable.annotations
+	}
+	return out, nil
 }

@@ -23,7 +23,7 @@ type OpenFunc func(n int, name string) (io.ReadCloser, error)
 
 // Compression is how a layer's blob is compressed.
 type Compression struct {
-	// Type is "gzip" (the default), "zstd" or "uncompressed". Level is the codec's (gzip 1-9, zstd 1-22); 0 is its default.
+	// Type is "gzip" (the default), "zstd", "estargz" or "uncompressed". Level is the codec's (gzip and estargz 1-9, zstd 1-22); 0 is its default.
 	Type  string
 	Level int
 }
@@ -48,7 +48,8 @@ const emptyGzip = "1f8b08000000000000ff621805a360148c5800080000ffff2eafb5ef00040
 // Headers are those of BuildKit's layers (containerd pkg/archive): USTAR, or PAX where a value needs it; no user and group
 // names; no access and change times; whiteouts are empty files .wh.NAME of mode 0, root's, of time 0.
 //
-// A Writer that is not closed needs no cleaning up, but for Abort where Spool is set. After an error every call fails with it.
+// A Writer that is not closed needs no cleaning up, but for Abort where Spool is set or the compression is estargz. After an error every call fails
+// with it.
 type Writer struct {
 	// Clamp, if not nil, is the latest time an entry may have (SOURCE_DATE_EPOCH): those newer get it. Set it before the
 	// first Add.

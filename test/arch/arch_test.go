@@ -71,6 +71,7 @@ var edges = map[string][]string{
 var sole = map[string][]string{
 	"github.com/moby/moby/client":                          {"pkg/containers/docker"},
 	"github.com/containerd/containerd/v2":                  {"pkg/containers/containerd"},
+	"github.com/containerd/stargz-snapshotter":             {"pkg/layer"},
 	"github.com/urfave/cli":                                {"cmd/cairn"},
 	"github.com/moby/buildkit/frontend":                    {"pkg/dockerfile"},
 	"github.com/opencontainers/runc":                       {"executor/runc"},
