@@ -23,16 +23,16 @@ import (
 // in a layer below land where the link points, and that is the path open gets: the one at which Unpack puts the file. The
 // path of a hard link is that of the File it names. The tree is safe for concurrent use.
 func Stack(ixs []*Index, open OpenFunc) Tree {
-	s := &stack{open: open, dirs: map[string]*dirState{}}
+	s := &stack{open: open, dirs: map[string]*dirState{}, ixs: make([]*Index, 0, len(ixs))}
 	for n, ix := range ixs {
 		if n > 0 && len(ix.implicit) > 0 {
-			landed, err := land(ix, Stack(s.ixs, nil))
+			landed, err := land(ix, &stack{dirs: map[string]*dirState{}, ixs: s.ixs})
 			if err != nil && s.err == nil {
 				s.err = fmt.Errorf("stacking layer %d: %w", n, err)
 			}
 			ix = landed
 		}
-		s.ixs = append(s.ixs[:n:n], ix)
+		s.ixs = append(s.ixs, ix)
 	}
 	return s
 }

@@ -6,6 +6,7 @@ import (
 	"flag"
 	"io/fs"
 	"math/rand/v2"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -149,4 +150,17 @@ func describe(entries []raw) string {
 		b.WriteString(string(e.Typeflag) + " " + e.Name + " " + e.Linkname + "\n")
 	}
 	return b.String()
+}
+
+// TestStackOfImplicitDirectories stacks layers that have files without their directories, as some tools write them. What is below is looked at once for
+// each, not once for each and all below it: with fifty layers that would not end.
+func TestStackOfImplicitDirectories(t *testing.T) {
+	var ixs []*Index
+	for i := range 50 {
+		ixs = append(ixs, newIndex([]Entry{{Path: "usr/lib/f" + strconv.Itoa(i), Type: File}}, nil))
+	}
+	got, err := Stack(ixs, nil).ReadDir("usr/lib")
+	if err != nil || len(got) != 50 {
+		t.Errorf("%d entries, %v", len(got), err)
+	}
 }

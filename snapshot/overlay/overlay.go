@@ -45,6 +45,8 @@ type Options struct {
 	OneOwner bool
 	// Jobs is how many layers are unpacked at once by one Open; 0 is 4.
 	Jobs int
+	// Fold is how many neighbouring small layers of a long chain become one directory; 0 is 32, 1 means that none do.
+	Fold int
 }
 
 // defaultJobs keeps the network busy while one layer decompresses.
@@ -63,11 +65,14 @@ func New(o Options) (*Snapshotter, error) {
 	if o.Store == nil || o.Blob == nil {
 		return nil, errors.New("overlay: Options need a Store and a Blob function")
 	}
-	if o.Jobs < 0 {
-		return nil, fmt.Errorf("overlay: Jobs is %d", o.Jobs)
+	if o.Jobs < 0 || o.Fold < 0 {
+		return nil, fmt.Errorf("overlay: Jobs is %d, Fold is %d", o.Jobs, o.Fold)
 	}
 	if o.Jobs == 0 {
 		o.Jobs = defaultJobs
+	}
+	if o.Fold == 0 {
+		o.Fold = foldLayers
 	}
 	return &Snapshotter{opts: o}, nil
 }

@@ -60,7 +60,10 @@ func newRWLayer(below *roLayer) (_ *rwLayer, err error) {
 			return nil, err
 		}
 	}
-	lowers := slices.Clone(below.dirs)
+	lowers, err := below.lowers()
+	if err != nil {
+		return nil, err
+	}
 	if len(lowers) == 0 {
 		if err := os.Mkdir(rw.path("empty"), 0o755); err != nil {
 			return nil, err

@@ -143,3 +143,9 @@ func (l listing) want(t *testing.T, paths ...string) {
 		t.Errorf("there is %q, not %q", got, want)
 	}
 }
+
+// Same reports every difference between two mounted root filesystems.
+func Same(t *testing.T, what, one, other string) {
+	t.Helper()
+	list(t, one).wantSame(t, what, list(t, other))
+}
