@@ -72,8 +72,9 @@ func Filter(m Mode) []unix.SockFilter {
 	}
 	p = append(p, onArgument(unix.SYS_PRCTL, 0, identity.Prctl())...)
 	p = append(p, onArgument(unix.SYS_PRLIMIT64, 1, []uint32{rlimitLocks})...)
+	p = append(p, onPeer()...)
 	for _, nr := range slices.Sorted(maps.Keys(handlers(m))) {
-		if nr != unix.SYS_PRCTL && nr != unix.SYS_PRLIMIT64 {
+		if nr != unix.SYS_PRCTL && nr != unix.SYS_PRLIMIT64 && nr != unix.SYS_GETSOCKOPT {
 			p = append(p, equal(uint32(nr), 0, 1), ret(unix.SECCOMP_RET_USER_NOTIF))
 		}
 	}

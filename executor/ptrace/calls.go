@@ -119,7 +119,7 @@ func traced() map[int]rewrite {
 	m := map[int]rewrite{
 		unix.SYS_EXECVE: rewriteExec, unix.SYS_EXECVEAT: rewriteExecat, unix.SYS_CHDIR: rewriteChdir,
 		unix.SYS_BIND: rewriteSocket(1), unix.SYS_CONNECT: rewriteSocket(1), unix.SYS_SENDTO: rewriteSocket(sendtoAddress),
-		unix.SYS_INOTIFY_ADD_WATCH: rewriteInotify,
+		unix.SYS_INOTIFY_ADD_WATCH: rewriteInotify, unix.SYS_GETSOCKOPT: rewritePeer,
 	}
 	for _, o := range openCalls() {
 		m[o.nr] = rewriteOpen(o)

@@ -87,11 +87,15 @@ func instructions(notified []int, traced []int) []unix.SockFilter {
 	// Few datagrams name who they are for; where all others go is the kernel's business.
 	p = append(p, equal(unix.SYS_SENDTO, 0, 4), load(offsetArg0+8*sendtoAddress), equal(0, 0, 1), ret(unix.SECCOMP_RET_ALLOW),
 		ret(unix.SECCOMP_RET_TRACE))
+	p = append(p, equal(unix.SYS_GETSOCKOPT, 0, 6), load(offsetArg0+8), equal(unix.SOL_SOCKET, 0, 3), load(offsetArg0+16),
+		equal(unix.SO_PEERCRED, 0, 1), ret(unix.SECCOMP_RET_TRACE), ret(unix.SECCOMP_RET_ALLOW))
 	p = append(p, equal(unix.SYS_CLONE, 0, 4), load(offsetArg0),
 		unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JSET | unix.BPF_K, Jt: 0, Jf: 1, K: forbiddenClone}, fail(unix.EPERM),
 		ret(unix.SECCOMP_RET_ALLOW))
 	ops := identity.Prctl()
-	p = append(p, equal(unix.SYS_PRCTL, 0, uint8(1+2*len(ops))), load(offsetArg0))
+	p = append(p, equal(unix.SYS_PRCTL, 0, uint8(3+2*len(ops))), load(offsetArg0))
+	// A process that keeps secrets to itself (ssh-agent) would keep its paths from the supervisor: it is told that it does, and does not.
+	p = append(p, equal(unix.PR_SET_DUMPABLE, 0, 1), fail(0))
 	for _, op := range ops {
 		p = append(p, equal(op, 0, 1), ret(unix.SECCOMP_RET_USER_NOTIF))
 	}

@@ -170,7 +170,7 @@ func (l *loop) before(t *task) {
 		_ = denyCall(t.id, r, notify.Errno(err))
 	case !out.unchanged:
 		t.restore = &regs.args
-		t.exec = out.program
+		t.exec, t.after = out.program, out.after
 		if out.hold >= 0 {
 			t.release = append(t.release, out.hold)
 		}
@@ -189,7 +189,10 @@ func (l *loop) finish(t *task) {
 	for _, fd := range t.release {
 		unix.Close(fd)
 	}
-	t.restore, t.release, t.exec = nil, nil, nil
+	if t.after != nil {
+		t.after()
+	}
+	t.restore, t.release, t.exec, t.after = nil, nil, nil, nil
 }
 
 // created notes the task that a task has made, and lets it go if it waits already.

@@ -21,6 +21,8 @@ type changed struct {
 	hold int
 	// program is what an execve makes of the task.
 	program *program
+	// after is called when the call has returned, unless it is nil.
+	after func()
 }
 
 // rewrite changes a call of a task, or returns the error that the call is to return.

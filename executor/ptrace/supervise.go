@@ -218,7 +218,7 @@ func (s *supervisor) notified() []int {
 }
 
 func (s *supervisor) rewritten() []int {
-	return slices.DeleteFunc(slices.Collect(maps.Keys(s.rewrites)), func(nr int) bool { return nr == unix.SYS_SENDTO || opens(nr) })
+	return slices.DeleteFunc(slices.Collect(maps.Keys(s.rewrites)), func(nr int) bool { return nr == unix.SYS_SENDTO || nr == unix.SYS_GETSOCKOPT || opens(nr) })
 }
 
 func opens(nr int) bool {

@@ -26,8 +26,9 @@ type task struct {
 	restore *[6]uint64
 	// release are descriptors held for a call under way.
 	release []int
-	// exec is the program that an execve under way will make of the task.
-	exec *program
+	// exec is the program that an execve under way will make of the task, after what is to be done once a call under way has returned.
+	exec  *program
+	after func()
 }
 
 // group is a process: what its threads share.

@@ -35,7 +35,9 @@ func TestLarge(t *testing.T) {
 	debian, tools := registry.Debian(t), registry.Name("tools:latest")
 	build(t, "userns", "tools", "--build-arg", "BASE="+debian, "--push", "-t", tools)
 	for isolation := range strings.SplitSeq(*only, ",") {
-		t.Run(isolation, func(t *testing.T) { build(t, isolation, "large", "--build-arg", "BASE="+tools) })
+		t.Run(isolation, func(t *testing.T) {
+			build(t, isolation, "large", "--build-arg", "BASE="+tools, "--secret", "id=ca,src=/etc/ssl/certs/ca-certificates.crt")
+		})
 	}
 }
 

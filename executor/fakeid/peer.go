@@ -1,0 +1,73 @@
+package fakeid
+
+import (
+	"encoding/binary"
+	"os"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/cairn-build/cairn/executor/notify"
+)
+
+// onPeer notifies of the getsockopt(2) that asks who is at the other end of a Unix socket.
+func onPeer() []unix.SockFilter {
+	return []unix.SockFilter{
+		equal(unix.SYS_GETSOCKOPT, 0, 6), load(offsetArg0 + 8), equal(unix.SOL_SOCKET, 0, 3), load(offsetArg0 + 16), equal(unix.SO_PEERCRED, 0, 1),
+		ret(unix.SECCOMP_RET_USER_NOTIF), ret(unix.SECCOMP_RET_ALLOW),
+	}
+}
+
+// peer answers it, which servers go by (ssh-agent, dbus, PostgreSQL), with who that process is said to be. Where the task's socket cannot be had, the
+// kernel says root.
+func peer(c *call) notify.Answer {
+	var size [4]byte
+	if c.memory().ReadFull(c.args[4], size[:]) != nil || binary.NativeEndian.Uint32(size[:]) < unix.SizeofUcred {
+		return notify.Pass()
+	}
+	cred, err := c.kernelsPeer()
+	if err != nil || cred.Pid == 0 {
+		return notify.Pass()
+	}
+	said := c.people[c.number(int(cred.Pid))]
+	cred.Uid, cred.Gid = said.UID.E, said.GID.E
+	if pid, err := strconv.Atoi(statusLine(int(cred.Pid), "NSpid")); err == nil {
+		cred.Pid = int32(pid) // the number that it has where the task is
+	}
+	if err := c.memory().Write(c.args[3], notify.BytesOf(cred)); err != nil {
+		return notify.Fail(err)
+	}
+	return notify.ErrorOrZero(c.memory().Words(c.args[4], unix.SizeofUcred))
+}
+
+// kernelsPeer asks the kernel, by a copy of the task's descriptor.
+func (c *call) kernelsPeer() (*unix.Ucred, error) {
+	process, err := strconv.Atoi(statusLine(c.tid, "Tgid"))
+	if err != nil {
+		return nil, err
+	}
+	pidfd, err := unix.PidfdOpen(process, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(pidfd)
+	fd, err := unix.PidfdGetfd(pidfd, int(c.int(0)), 0)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(fd)
+	return unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED)
+}
+
+// statusLine returns the last word of a line of /proc/PID/status.
+func statusLine(pid int, name string) string {
+	b, _ := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status")
+	_, rest, _ := strings.Cut(string(b), "\n"+name+":")
+	line, _, _ := strings.Cut(rest, "\n")
+	words := strings.Fields(line)
+	if len(words) == 0 {
+		return ""
+	}
+	return words[len(words)-1]
+}
