@@ -12,15 +12,20 @@ import (
 type Memory int
 
 // Read fills b from address a, or returns how far it came.
-func (m Memory) Read(a uint64, b []byte) int {
+func (m Memory) Read(a uint64, b []byte) int { return m.move(unix.SYS_PROCESS_VM_READV, a, b) }
+
+// move copies between b and address a. b may be on the stack: nothing keeps it, and no other thread is let in between.
+func (m Memory) move(how uintptr, a uint64, b []byte) int {
 	if len(b) == 0 {
 		return 0
 	}
-	n, err := unix.ProcessVMReadv(int(m), []unix.Iovec{{Base: &b[0], Len: uint64(len(b))}}, []unix.RemoteIovec{{Base: uintptr(a), Len: len(b)}}, 0)
-	if err != nil {
+	local := unix.Iovec{Base: unsafe.SliceData(b), Len: uint64(len(b))}
+	remote := unix.RemoteIovec{Base: uintptr(a), Len: len(b)}
+	n, _, e := unix.RawSyscall6(how, uintptr(m), uintptr(unsafe.Pointer(&local)), 1, uintptr(unsafe.Pointer(&remote)), 1, 0)
+	if e != 0 {
 		return 0
 	}
-	return n
+	return int(n)
 }
 
 // ReadFull fills b from address a; anything less is EFAULT.
@@ -33,11 +38,7 @@ func (m Memory) ReadFull(a uint64, b []byte) error {
 
 // Write writes b to address a; anything less is EFAULT.
 func (m Memory) Write(a uint64, b []byte) error {
-	if len(b) == 0 {
-		return nil
-	}
-	n, err := unix.ProcessVMWritev(int(m), []unix.Iovec{{Base: &b[0], Len: uint64(len(b))}}, []unix.RemoteIovec{{Base: uintptr(a), Len: len(b)}}, 0)
-	if err != nil || n != len(b) {
+	if m.move(unix.SYS_PROCESS_VM_WRITEV, a, b) != len(b) {
 		return unix.EFAULT
 	}
 	return nil

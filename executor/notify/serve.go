@@ -7,8 +7,8 @@ import (
 )
 
 // Server answers calls on several threads. One of them at a time waits for the next call: the kernel wakes all that wait for each call, and a
-// wake-up costs more than most answers. Who has received a call answers it and goes on waiting; only if other calls wait already, or the
-// answer will take long (HandOver), does the next thread take its place.
+// wake-up costs more than most answers. Who has received a call answers it and goes on waiting; only if the answer takes longer, and
+// other calls wait already (Share), or if it will take very long (HandOver), does the next thread take its place.
 type Server struct {
 	listener Listener
 	answer   func(w *Worker, n *Notification) Answer
@@ -55,9 +55,6 @@ func (s *Server) Work() {
 		default:
 			return
 		}
-		if s.listener.waiting()&unix.POLLIN != 0 {
-			w.HandOver()
-		}
 		s.listener.Reply(n.ID, s.answer(w, &n))
 	}
 }
@@ -77,9 +74,16 @@ func (w *Worker) take() error {
 	return nil
 }
 
+// Share has another thread receive what waits already, if anything does. A nil Worker shares nothing.
+func (w *Worker) Share() {
+	if w != nil && w.receiving && w.server.listener.waiting()&unix.POLLIN != 0 {
+		w.HandOver()
+	}
+}
+
 // HandOver has another thread receive what comes next.
 func (w *Worker) HandOver() {
-	if !w.receiving {
+	if w == nil || !w.receiving {
 		return
 	}
 	w.receiving = false

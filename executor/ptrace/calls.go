@@ -19,7 +19,12 @@ type call struct {
 	args [6]uint64
 }
 
-func (c *call) resolver() *resolver   { return &resolver{supervisor: c.supervisor, task: c.task} }
+// resolver looks up what the call names, which is work enough to let another thread receive meanwhile.
+func (c *call) resolver() *resolver {
+	c.worker.Share()
+	return &resolver{supervisor: c.supervisor, task: c.task}
+}
+
 func (c *call) memory() notify.Memory { return c.task.memory() }
 func (c *call) int(i int) int32       { return int32(c.args[i]) }
 func (c *call) u32(i int) uint32      { return uint32(c.args[i]) }
@@ -35,17 +40,24 @@ func (c *call) find(arg int, follow bool) (place, error) {
 
 // findEmpty is find where flags may have AT_EMPTY_PATH or AT_SYMLINK_NOFOLLOW.
 func (c *call) findEmpty(arg int, flags uint64) (place, error) {
-	if c.args[arg+1] == 0 && flags&unix.AT_EMPTY_PATH != 0 {
-		return c.open(c.int(arg)) // Linux 6.11: no path is the empty path
-	}
-	p, err := c.memory().Path(c.args[arg+1])
-	if err != nil {
+	p, open, err := c.named(arg, flags)
+	switch {
+	case err != nil:
 		return place{}, err
-	}
-	if p == "" && flags&unix.AT_EMPTY_PATH != 0 {
+	case open:
 		return c.open(c.int(arg))
 	}
 	return c.resolver().find(c.int(arg), p, flags&unix.AT_SYMLINK_NOFOLLOW == 0)
+}
+
+// named reads the path that a call names a file by, or says that it is about what the task has open.
+func (c *call) named(arg int, flags uint64) (path string, open bool, err error) {
+	empty := flags&unix.AT_EMPTY_PATH != 0
+	if c.args[arg+1] == 0 && empty {
+		return "", true, nil // Linux 6.11: no path is the empty path
+	}
+	path, err = c.memory().Path(c.args[arg+1])
+	return path, path == "" && empty && err == nil, err
 }
 
 // open returns what a task has open. Where it is in the root filesystem is only known to what asks for it (where).

@@ -12,7 +12,14 @@ func keyOf(at *place) fakeroot.Key { return fakeroot.KeyOf(&at.st) }
 func realMode(said uint32, dir bool) uint32 { return fakeroot.RealMode(said, dir) }
 
 func fstatat(c *call) answer {
-	at, err := c.findEmpty(0, c.args[3])
+	p, open, err := c.named(0, c.args[3])
+	switch {
+	case err != nil:
+		return fail(err)
+	case open:
+		return c.statOpen(c.int(0), c.args[2])
+	}
+	at, err := c.resolver().find(c.int(0), p, c.args[3]&unix.AT_SYMLINK_NOFOLLOW == 0)
 	if err != nil {
 		return fail(err)
 	}
@@ -22,15 +29,39 @@ func fstatat(c *call) answer {
 }
 
 func fstat(c *call) answer {
-	var st unix.Stat_t
-	name := c.task.fdLink(c.int(0))
-	if err := unix.Stat(name, &st); err != nil || c.int(0) < 0 {
+	if c.int(0) < 0 {
 		return fail(unix.EBADF)
 	}
+	return c.statOpen(c.int(0), c.args[1])
+}
+
+// statOpen answers with what is said of an open file. Every program asks that of every library.
+func (c *call) statOpen(fd int32, to uint64) answer {
+	var st unix.Stat_t
+	name := c.task.fdLink(fd)
+	if err := unix.Stat(name, &st); err != nil {
+		return fail(unix.EBADF)
+	}
+	c.ownersOf(&st, name).Stat(&st)
+	return errorOrZero(c.memory().Write(to, notify.BytesOf(&st)))
+}
+
+// ownersOf is the table for an open file, by its name in /proc: where only one knows the file, or none, the mount it is in does not matter.
+func (s *supervisor) ownersOf(st *unix.Stat_t, name string) *fakeroot.Table {
+	knows := s.owners[rootTable]
+	key, several := fakeroot.KeyOf(st), 0
+	for _, t := range s.owners {
+		if t.Knows(key) {
+			knows = t
+			several++
+		}
+	}
+	if several < 2 {
+		return knows
+	}
 	host, _ := readlink(name)
-	m, _ := c.mounts.of(host)
-	m.owners.Stat(&st)
-	return errorOrZero(c.memory().Write(c.args[1], notify.BytesOf(&st)))
+	m, _ := s.mounts.of(host)
+	return m.owners
 }
 
 func statx(c *call) answer {

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -46,11 +47,23 @@ func (p *place) isLink() bool { return p.st.Mode&unix.S_IFMT == unix.S_IFLNK }
 // hostPath is how the kernel calls an open file.
 func hostPath(fd int) (string, error) { return readlink(selfFD(fd)) }
 
+// readlink is unix.Readlink with a buffer on the stack.
 func readlink(name string) (string, error) {
-	var buf [unix.PathMax]byte
-	n, err := unix.Readlink(name, buf[:])
+	p, err := unix.BytePtrFromString(name)
 	if err != nil {
-		return "", err
+		return "", unix.EINVAL
+	}
+	return readlinkFrom(unix.AT_FDCWD, p)
+}
+
+// readlinkAt reads an open link.
+func readlinkAt(fd int) (string, error) { return readlinkFrom(fd, new(byte)) }
+
+func readlinkFrom(dir int, name *byte) (string, error) {
+	var buf [unix.PathMax]byte
+	n, _, e := unix.Syscall6(unix.SYS_READLINKAT, uintptr(dir), uintptr(unsafe.Pointer(name)), uintptr(unsafe.Pointer(&buf)), uintptr(len(buf)), 0, 0)
+	if e != 0 {
+		return "", e
 	}
 	return string(buf[:n]), nil
 }
@@ -111,6 +124,9 @@ func (r *resolver) find(dirfd int32, p string, follow bool) (place, error) {
 	start, err := r.absolute(dirfd, p)
 	if err != nil {
 		return place{}, err
+	}
+	if at, ok, err := r.direct(start, follow); ok {
+		return at, err
 	}
 	todo, dir := components(start)
 	at, err := r.walk("/", todo, follow || dir)
@@ -199,25 +215,30 @@ func (r *resolver) walk(cur string, todo []string, follow bool) (place, error) {
 
 // open opens what is at a path below a mount if there is no link on the way.
 func (r *resolver) open(m *mount, rest, path string) (place, error) {
-	at := place{path: path, mount: m}
-	var err error
-	if rest == "." {
-		// The mount may be a file.
-		at.fd, err = unix.FcntlInt(uintptr(m.fd), unix.F_DUPFD_CLOEXEC, 3)
-	} else {
-		how := unix.OpenHow{
-			Flags:   unix.O_PATH | unix.O_NOFOLLOW | unix.O_CLOEXEC,
-			Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS,
-		}
-		for tries := 0; ; tries++ {
-			if at.fd, err = unix.Openat2(m.fd, rest, &how); err != unix.EAGAIN && err != unix.EINTR || tries > 100 {
-				break
-			}
+	if rest != "." {
+		return r.openIn(m, rest, path, unix.RESOLVE_BENEATH|unix.RESOLVE_NO_SYMLINKS)
+	}
+	// The mount may be a file.
+	fd, err := unix.FcntlInt(uintptr(m.fd), unix.F_DUPFD_CLOEXEC, 3)
+	return newPlace(m, fd, path, err)
+}
+
+// openIn opens a name from the root of a mount on, which resolve does not let it leave. path is where that is.
+func (r *resolver) openIn(m *mount, name, path string, resolve uint64) (place, error) {
+	how := unix.OpenHow{Flags: unix.O_PATH | unix.O_NOFOLLOW | unix.O_CLOEXEC, Resolve: resolve}
+	for tries := 0; ; tries++ {
+		fd, err := unix.Openat2(m.fd, name, &how)
+		if err != unix.EAGAIN && err != unix.EINTR || tries > 100 {
+			return newPlace(m, fd, path, err)
 		}
 	}
+}
+
+func newPlace(m *mount, fd int, path string, err error) (place, error) {
 	if err != nil {
 		return place{}, err
 	}
+	at := place{fd: fd, path: path, mount: m}
 	if err := unix.Fstat(at.fd, &at.st); err != nil {
 		at.close()
 		return place{}, err
@@ -254,12 +275,6 @@ func (r *resolver) follow(at *place) (string, error) {
 		err = unix.ENOENT
 	}
 	return target, err
-}
-
-func readlinkAt(fd int) (string, error) {
-	var buf [unix.PathMax]byte
-	n, err := unix.Readlinkat(fd, "", buf[:])
-	return string(buf[:max(n, 0)]), err
 }
 
 // maySearch checks, for a process that is not root, the directories that a run of names leads through.
@@ -311,8 +326,12 @@ func (r *resolver) parent(dirfd int32, p string) (dir place, base string, err er
 	trimmed := strings.TrimRight(start, "/")
 	i := strings.LastIndexByte(trimmed, '/')
 	base = trimmed[i+1:]
-	names, _ := components(trimmed[:max(i, 0)])
-	if dir, err = r.walk("/", names, true); err != nil {
+	up, ok := trimmed[:max(i, 0)], false
+	if dir, ok, err = r.direct(up, true); !ok {
+		names, _ := components(up)
+		dir, err = r.walk("/", names, true)
+	}
+	if err != nil {
 		return place{}, "", err
 	}
 	if !dir.isDir() {

@@ -84,7 +84,7 @@ const workers = 6
 const controlSocket = 3
 
 func superviseMain() {
-	debug.SetGCPercent(400)
+	debug.SetGCPercent(800)
 	runtime.GOMAXPROCS(workers + 2)
 	unix.Umask(0)
 	sock := os.NewFile(controlSocket, "executor")

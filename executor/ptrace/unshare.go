@@ -12,10 +12,12 @@ import (
 
 // unshare puts a copy in the place of a file that other root filesystems share, before its content, times or mode change. As with an overlay,
 // whoever has the file open goes on with the old one.
-func (s *supervisor) unshare(at *place) error {
+func (c *call) unshare(at *place) error {
 	if !at.owners().Shared(keyOf(at)) {
 		return nil
 	}
+	c.worker.HandOver() // it may be a large file
+	s := c.supervisor
 	s.unsharing.Lock()
 	defer s.unsharing.Unlock()
 	if !at.owners().Shared(keyOf(at)) {
@@ -65,11 +67,11 @@ func (s *supervisor) unshare(at *place) error {
 
 // separate makes one name of a file that other root filesystems share, and that has several names, a file of its own: what happens to a name, or
 // is said of it, is not to happen to the others.
-func (s *supervisor) separate(at *place) error {
+func (c *call) separate(at *place) error {
 	if at.owners().Names(keyOf(at)) < 2 {
 		return nil
 	}
-	return s.unshare(at)
+	return c.unshare(at)
 }
 
 // copyBeside copies a file to a new name in a directory and returns the copy, O_PATH.

@@ -82,6 +82,16 @@ func (t *Table) Get(k Key) (Meta, bool) {
 	return m, ok
 }
 
+// Knows reports whether anything is said of a key: by an entry, or by Share.
+func (t *Table) Knows(k Key) bool {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	if _, ok := t.metas[k]; ok {
+		return true
+	}
+	return t.shared[k] > 0
+}
+
 // Set makes m the entry of a key.
 func (t *Table) Set(k Key, m Meta) {
 	t.mu.Lock()
