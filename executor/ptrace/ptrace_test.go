@@ -28,6 +28,9 @@ func TestMain(m *testing.M) {
 	if how := os.Getenv(stressVar); how != "" {
 		os.Exit(stress(how))
 	}
+	if place := os.Getenv(busyVar); place != "" {
+		os.Exit(busy(place))
+	}
 	testProgram().Main(m)
 }
 
