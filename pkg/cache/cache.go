@@ -30,6 +30,8 @@ type Record struct {
 	Layer layer.Layer
 	// Created is when the step was carried out, for the history of the image.
 	Created time.Time
+	// Warnings are what was said of the step when it was carried out. Records that were imported have none.
+	Warnings []string
 	// Via names the imports that the step rests on although nothing proves yet that they told the truth (see Imports).
 	Via []string
 }
@@ -56,11 +58,12 @@ func (c *Cache) For(b Build) *Cache { return &Cache{store: c.store, build: b} }
 
 // stepDocument is the stored form of a Record.
 type stepDocument struct {
-	Key     digest.Digest `json:"key"`
-	Kind    string        `json:"kind"`
-	Layer   layer.Layer   `json:"layer"`
-	Created time.Time     `json:"created"`
-	Via     []string      `json:"via,omitempty"`
+	Key      digest.Digest `json:"key"`
+	Kind     string        `json:"kind"`
+	Layer    layer.Layer   `json:"layer"`
+	Created  time.Time     `json:"created"`
+	Warnings []string      `json:"warnings,omitempty"`
+	Via      []string      `json:"via,omitempty"`
 }
 
 // Get returns the record of a key. Damaged records, and records whose layer is nowhere to be had any more, are misses.
@@ -88,7 +91,7 @@ func (c *Cache) Get(ctx context.Context, k Key) (Record, bool, error) {
 	if ok {
 		c.store.TouchRecord(stepsBucket, k.digest.String())
 	}
-	return Record{Layer: l, Created: doc.Created, Via: doc.Via}, ok, nil
+	return Record{Layer: l, Created: doc.Created, Warnings: doc.Warnings, Via: doc.Via}, ok, nil
 }
 
 // valid reports whether a layer value can be worked with.
@@ -123,7 +126,9 @@ func (c *Cache) Put(ctx context.Context, k Key, r Record) error {
 	if _, ok := c.available(r.Layer); !ok || !valid(r.Layer) {
 		return fmt.Errorf("recording step %s: layer %s is neither held nor in a registry", k.digest, r.Layer.DiffID)
 	}
-	data, err := json.Marshal(stepDocument{Key: k.digest, Kind: k.kind, Layer: r.Layer, Created: r.Created.UTC(), Via: r.Via})
+	data, err := json.Marshal(stepDocument{
+		Key: k.digest, Kind: k.kind, Layer: r.Layer, Created: r.Created.UTC(), Warnings: r.Warnings, Via: r.Via,
+	})
 	if err != nil {
 		return fmt.Errorf("recording step %s: %w", k.digest, err)
 	}

@@ -45,13 +45,18 @@ func (st *stage) copy(ctx context.Context, c *plan.Copy) (work, error) {
 		if err != nil {
 			return outcome{}, err
 		}
-		for _, w := range res.Warnings {
-			v.Warn(progress.Warning{Rule: "Copy", Message: w})
-		}
+		warn(v, res.Warnings)
 		defer func() { err = errors.Join(err, res.Close()) }()
 		l, err := st.write(ctx, res.Items, st.Compression)
-		return outcome{Layer: l}, err
+		return outcome{Layer: l, warnings: res.Warnings}, err
 	}}, nil
+}
+
+// warn shows what may not be meant, also of a step that is answered from the cache.
+func warn(v *progress.Vertex, warnings []string) {
+	for _, w := range warnings {
+		v.Warn(progress.Warning{Rule: "Copy", Message: w})
+	}
 }
 
 // epochInput is the time that files are given in this build (SOURCE_DATE_EPOCH); the time of day is in no key.

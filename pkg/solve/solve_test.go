@@ -452,6 +452,30 @@ func TestEventsOfCachedAndFailedSteps(t *testing.T) {
 	}
 }
 
+// TestWarningsOfCachedSteps: what is worth a warning is so as well when the step is answered from the cache.
+func TestWarningsOfCachedSteps(t *testing.T) {
+	w := newWorld(t)
+	w.file("a", "alpha")
+	w.file("b", "beta")
+	text := "FROM scratch\nCOPY a b /o\n"
+	for _, kind := range []string{"made", "cached"} {
+		var sink events
+		w.mustSolveTo(&sink, text)
+		var warnings []string
+		for _, e := range sink.all {
+			if e.Kind == progress.Warned {
+				warnings = append(warnings, e.Warning.Message)
+			}
+		}
+		if len(warnings) != 1 || !strings.Contains(warnings[0], "replaces") {
+			t.Errorf("%s: the warnings are %q", kind, warnings)
+		}
+	}
+	if w.steps.hits != 1 {
+		t.Errorf("%d hits", w.steps.hits)
+	}
+}
+
 // events keeps what was reported. saw is closed by the first output.
 type events struct {
 	mu  sync.Mutex

@@ -133,6 +133,7 @@ func (st *stage) answered(ctx context.Context, k cache.Key, v *progress.Vertex) 
 			unlock()
 		}
 		st.push(rec.Layer, rec.Created)
+		warn(v, rec.Warnings)
 		v.Cached()
 		return true, nil, nil
 	}
@@ -164,7 +165,7 @@ func (st *stage) carryOut(ctx context.Context, w work, v *progress.Vertex, unloc
 		return st.later(ctx, w.key, Made{Layer: out.Layer, Created: now}, finishing{rest: out.rest, unlock: unlock})
 	}
 	defer unlock()
-	if err := st.Cache.Put(ctx, w.key, cache.Record{Layer: out.Layer, Created: now}); err != nil {
+	if err := st.Cache.Put(ctx, w.key, cache.Record{Layer: out.Layer, Created: now, Warnings: out.warnings}); err != nil {
 		return err
 	}
 	st.push(out.Layer, now)
@@ -190,7 +191,8 @@ type work struct {
 // outcome is the layer that a step made. Where rest is set its blob is unfinished: then the layer has no Descriptor, and rest waits for it.
 type outcome struct {
 	layer.Layer
-	rest func() (layer.Layer, error)
+	warnings []string
+	rest     func() (layer.Layer, error)
 }
 
 // prepare finds out what a step depends on, waiting for other stages.
