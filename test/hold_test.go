@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/cairn-build/cairn/test/harness"
+	"github.com/cairn-build/cairn/test/torture"
 )
 
 // overlapping are Dockerfiles that share steps, stages and layers.
@@ -78,8 +79,8 @@ func TestOneStore(t *testing.T) {
 		want[i] = d
 	}
 	n, killed := 0, 0
-	rounds, at := torture(2, 6), 4
-	if tortured() {
+	rounds, at := torture.Times(2, 6), 4
+	if torture.On() {
 		at = 8
 	}
 	for range rounds {
@@ -112,7 +113,7 @@ func TestOneStore(t *testing.T) {
 			t.Fatal(r)
 		}
 	}
-	figure(t, "T8", "%d builds, %d at once over one store while it was pruned, %d of them killed: the others gave the digests of builds one after another, "+
+	torture.Figure(t, "T8", "%d builds, %d at once over one store while it was pruned, %d of them killed: the others gave the digests of builds one after another, "+
 		"and the store checked clean after each of %d rounds", n, at, killed, rounds)
 }
 
@@ -178,7 +179,7 @@ func TestReproducible(t *testing.T) {
 	}
 	user := harness.Unprivileged(t)
 	rows := 0
-	for range torture(1, 2) {
+	for range torture.Times(1, 2) {
 		vary("a user", user, "CAIRN DIR")
 		vary("umask 077, one job, one processor", user, "umask 077; CAIRN --jobs 1 DIR", "GOMAXPROCS=1", "TZ=Asia/Tokyo", "LC_ALL=C")
 		vary("umask 000, many jobs", user, "umask 000; CAIRN --jobs 16 DIR", "GOMAXPROCS=16", "TZ=America/New_York", "LANG=tr_TR.UTF-8")
@@ -192,5 +193,5 @@ func TestReproducible(t *testing.T) {
 			rows++
 		}
 	}
-	figure(t, "T13", "%d builds of one Dockerfile, by user, umask, time zone, locale, jobs, processors, times and order of the context, directory and cache: one digest", rows)
+	torture.Figure(t, "T13", "%d builds of one Dockerfile, by user, umask, time zone, locale, jobs, processors, times and order of the context, directory and cache: one digest", rows)
 }

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/cairn-build/cairn/test/harness"
+	"github.com/cairn-build/cairn/test/torture"
 )
 
 // TestProgramsOfTheImage is A7: an image brings its own git, tar, decompressors and helpers, and libraries that the C library looks for. They say so when
@@ -103,7 +104,7 @@ func TestSharedCacheRace(t *testing.T) {
 		data, _ := os.ReadFile(h.Path("log"))
 		return strings.Contains(string(data), " ready\n")
 	})
-	rounds := torture(10, 40)
+	rounds := torture.Times(10, 40)
 	for range rounds {
 		r := build(h, "--no-cache", h.Path("victim"))
 		if strings.Contains(r.Stderr, "only for this") || strings.Contains(r.Stderr, "/m/file") {
@@ -117,5 +118,5 @@ func TestSharedCacheRace(t *testing.T) {
 	if data, err := os.ReadFile(h.Path("canary/file")); err != nil || string(data) != "only for this machine\n" {
 		t.Errorf("the canary is %q, %v", data, err)
 	}
-	figure(t, "T3", "%d builds mounted a directory of a cache while another step exchanged it for a link to the host: none saw the host", rounds)
+	torture.Figure(t, "T3", "%d builds mounted a directory of a cache while another step exchanged it for a link to the host: none saw the host", rounds)
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/cairn-build/cairn/test/harness"
+	"github.com/cairn-build/cairn/test/torture"
 )
 
 // TestKill ends builds with SIGKILL at random moments. The kernel must take away every mount and process, and the next build must
@@ -31,7 +32,7 @@ func TestKill(t *testing.T) {
 		seed := uint64(time.Now().UnixNano())
 		t.Logf("seed %d, a whole build takes %v", seed, whole)
 		random := rand.New(rand.NewPCG(seed, 0))
-		kills := torture(10, 30)
+		kills := torture.Times(10, 30)
 		for i := range kills {
 			after := time.Duration(random.Int64N(int64(whole)))
 			cmd := h.CairnCommand("build", "--root", h.Root, "-t", "localhost/killed", "--no-cache", dir)
@@ -59,7 +60,7 @@ func TestKill(t *testing.T) {
 		if r := h.Cairn("system", "check", "--read-data", "--root", h.Root).OK(t); r.Stdout != "" {
 			t.Error(r.Stdout)
 		}
-		figure(t, "T4", "%d builds killed with SIGKILL at random moments, as %s: no mount and no process was left, the store checked clean, and the rebuilt image had "+
+		torture.Figure(t, "T4", "%d builds killed with SIGKILL at random moments, as %s: no mount and no process was left, the store checked clean, and the rebuilt image had "+
 			"the digest of an undisturbed one", kills, u.Name)
 	})
 }

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/cairn-build/cairn/test/harness"
+	"github.com/cairn-build/cairn/test/torture"
 )
 
 // silent is a registry that does what another does, but for one kind of request, which it takes and never answers.
@@ -173,11 +174,11 @@ func TestStop(t *testing.T) {
 	signals := []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT}
 	var slowest time.Duration
 	n := 0
-	for round := range torture(1, 1) {
+	for round := range torture.Times(1, 1) {
 		for i, c := range stopCases(of, base) {
 			for j, sig := range signals {
 				// Not every pair in every run of `make test`: each point meets two signals, each signal every second point.
-				if !tortured() && (i+j+round)%2 != 0 {
+				if !torture.On() && (i+j+round)%2 != 0 {
 					continue
 				}
 				n++
@@ -203,7 +204,7 @@ func TestStop(t *testing.T) {
 			}
 		}
 	}
-	figure(t, "T10", "%d builds stopped by INT, TERM, HUP and QUIT at 8 points of a build: all ended with 128+n, the slowest after %.1f s", n, slowest.Seconds())
+	torture.Figure(t, "T10", "%d builds stopped by INT, TERM, HUP and QUIT at 8 points of a build: all ended with 128+n, the slowest after %.1f s", n, slowest.Seconds())
 }
 
 // ended waits for the end of a command and returns how long it took since begin.

@@ -1,7 +1,6 @@
 package layer
 
 import (
-	"archive/tar"
 	"bytes"
 	"context"
 	"fmt"
@@ -13,56 +12,25 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/cairn-build/cairn/pkg/layer/layertest"
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
 )
 
-// raw is a tar header with content, for archives that no honest tool writes.
-type raw struct {
-	tar.Header
-	content string
-}
+// raw is an entry of an archive that no honest tool writes.
+type raw = layertest.Entry
 
-func th(name string, typ byte) raw {
-	return raw{Header: tar.Header{Name: name, Typeflag: typ, Mode: 0o755, ModTime: epoch(1000)}}
-}
-
-func rf(name, content string) raw {
-	r := th(name, tar.TypeReg)
-	r.Mode, r.Size, r.content = 0o644, int64(len(content)), content
-	return r
-}
-
-func rd(name string) raw { return th(name, tar.TypeDir) }
-
-func rl(name, target string) raw {
-	r := th(name, tar.TypeSymlink)
-	r.Linkname = target
-	return r
-}
-
-func rh(name, target string) raw {
-	r := th(name, tar.TypeLink)
-	r.Linkname = target
-	return r
-}
+func th(name string, typ byte) raw { return layertest.Of(name, typ) }
+func rf(name, content string) raw  { return layertest.File(name, content) }
+func rd(name string) raw           { return layertest.Dir(name) }
+func rl(name, target string) raw   { return layertest.Symlink(name, target) }
+func rh(name, target string) raw   { return layertest.Hardlink(name, target) }
 
 func rawTar(t testing.TB, entries ...raw) []byte {
 	t.Helper()
-	var b bytes.Buffer
-	tw := tar.NewWriter(&b)
-	for _, e := range entries {
-		if err := tw.WriteHeader(&e.Header); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := io.WriteString(tw, e.content); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := tw.Close(); err != nil {
-		t.Fatal(err)
-	}
-	return b.Bytes()
+	b, err := layertest.Tar(entries...)
+	must(t, err)
+	return b
 }
 
 func layerOf(blob []byte) Layer { return Layer{DiffID: digest.FromBytes(blob)} }
