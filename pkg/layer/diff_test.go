@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -281,23 +282,39 @@ func TestAgainstUmoci(t *testing.T) {
 // umociUnpack has umoci unpack an image of one layer and returns its root filesystem.
 func umociUnpack(t testing.TB, l built) string {
 	t.Helper()
-	dir := t.TempDir()
+	dir, err := umociImage(t.TempDir(), l)
+	must(t, err)
+	return dir
+}
+
+// umociImage has umoci unpack an image of layers, bottom first, in a directory, and returns its root filesystem.
+func umociImage(dir string, layers ...built) (string, error) {
 	blobs := filepath.Join(dir, "oci/blobs/sha256")
-	must(t, os.MkdirAll(blobs, 0o755))
+	var errs error
 	put := func(b []byte) string {
 		sum := fmt.Sprintf("%x", sha256.Sum256(b))
-		must(t, os.WriteFile(filepath.Join(blobs, sum), b, 0o644))
+		errs = errors.Join(errs, os.WriteFile(filepath.Join(blobs, sum), b, 0o644))
 		return fmt.Sprintf(`"digest":"sha256:%s","size":%d`, sum, len(b))
 	}
-	config := put([]byte(fmt.Sprintf(`{"architecture":"amd64","os":"linux","config":{},"rootfs":{"type":"layers","diff_ids":["%s"]}}`, l.DiffID)))
-	manifest := put([]byte(fmt.Sprintf(`{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{"mediaType":"application/vnd.oci.image.config.v1+json",%s},"layers":[{"mediaType":%q,%s}]}`,
-		config, l.Descriptor.MediaType, put(l.blob))))
-	must(t, os.WriteFile(filepath.Join(dir, "oci/oci-layout"), []byte(`{"imageLayoutVersion":"1.0.0"}`), 0o644))
-	must(t, os.WriteFile(filepath.Join(dir, "oci/index.json"), []byte(fmt.Sprintf(
-		`{"schemaVersion":2,"manifests":[{"mediaType":"application/vnd.oci.image.manifest.v1+json",%s,"annotations":{"org.opencontainers.image.ref.name":"x"}}]}`, manifest)), 0o644))
-	out, err := exec.Command("umoci", "unpack", "--image", filepath.Join(dir, "oci:x"), filepath.Join(dir, "bundle")).CombinedOutput()
-	if err != nil {
-		t.Fatalf("%v\n%s", err, out)
+	errs = os.MkdirAll(blobs, 0o755)
+	var ids, descs []string
+	for _, l := range layers {
+		ids = append(ids, fmt.Sprintf("%q", l.DiffID))
+		descs = append(descs, fmt.Sprintf(`{"mediaType":%q,%s}`, l.Descriptor.MediaType, put(l.blob)))
 	}
-	return filepath.Join(dir, "bundle/rootfs")
+	config := put(fmt.Appendf(nil, `{"architecture":"amd64","os":"linux","config":{},"rootfs":{"type":"layers","diff_ids":[%s]}}`, strings.Join(ids, ",")))
+	manifest := put(fmt.Appendf(nil, `{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{"mediaType":"application/vnd.oci.image.config.v1+json",%s},"layers":[%s]}`,
+		config, strings.Join(descs, ",")))
+	errs = errors.Join(errs, os.WriteFile(filepath.Join(dir, "oci/oci-layout"), []byte(`{"imageLayoutVersion":"1.0.0"}`), 0o644),
+		os.WriteFile(filepath.Join(dir, "oci/index.json"), fmt.Appendf(nil,
+			`{"schemaVersion":2,"manifests":[{"mediaType":"application/vnd.oci.image.manifest.v1+json",%s,"annotations":{"org.opencontainers.image.ref.name":"x"}}]}`, manifest), 0o644))
+	if errs != nil {
+		return "", errs
+	}
+	root := filepath.Join(dir, "rootfs")
+	out, err := exec.Command("umoci", "raw", "unpack", "--image", filepath.Join(dir, "oci:x"), root).CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("umoci: %w: %s", err, out)
+	}
+	return root, nil
 }

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/cairn-build/cairn/pkg/layer/layertest"
+	"github.com/cairn-build/cairn/test/torture"
 	"github.com/klauspost/compress/zstd"
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
@@ -82,10 +83,7 @@ func TestUnpackA2ThroughSymlinks(t *testing.T) {
 
 // Another process exchanges a directory of the layer for a symlink to the outside, again and again, while it is unpacked.
 func TestUnpackA3Race(t *testing.T) {
-	rounds := 300
-	if testing.Short() {
-		rounds = 30
-	}
+	rounds := torture.Times(200, 2000)
 	c, dir := newCanary(t)
 	outside := filepath.Join(c.root, "outside")
 	entries := []raw{rd("d"), rd("d/e")}
@@ -123,7 +121,8 @@ func TestUnpackA3Race(t *testing.T) {
 	stop.Store(true)
 	<-done
 	c.check(t)
-	t.Logf("%d of %d undisturbed", won, rounds)
+	torture.Figure(t, "T3", "%d layers unpacked while another process exchanged their directories for links to the outside (%d came through undisturbed): nothing outside changed",
+		rounds, won)
 }
 
 func TestUnpackA3Leaf(t *testing.T) {

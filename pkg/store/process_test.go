@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/cairn-build/cairn/pkg/layer"
+	"github.com/cairn-build/cairn/test/torture"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
@@ -119,10 +120,7 @@ func writeForever(root string) error {
 // Writers are killed at any moment: the store checks clean each time, and nothing of the dead is left in tmp.
 func TestKilledWriters(t *testing.T) {
 	root := filepath.Join(t.TempDir(), "store")
-	rounds := 40
-	if testing.Short() {
-		rounds = 10
-	}
+	rounds := torture.Times(40, 200)
 	for range rounds {
 		cmd := command("write forever", root)
 		out, err := cmd.StdoutPipe()
@@ -152,6 +150,7 @@ func TestKilledWriters(t *testing.T) {
 			t.Fatalf("left: %v", entries)
 		}
 	}
+	torture.Figure(t, "T4", "%d writers of a store killed: it checked clean after each, and nothing of the dead was left", rounds)
 }
 
 func writeAndPrune(root string) error {
