@@ -187,11 +187,12 @@ func TestReproducible(t *testing.T) {
 			"touch -d 2031-05-06 n/one; touch -d 2024-01-01 n/sub/two n/sub n; CAIRN n")
 		vary("another directory, a warm cache", user, "mkdir -p a/b/c/d; cd a/b/c/d; CAIRN DIR; CAIRN DIR")
 		vary("without the cache", user, "CAIRN DIR; CAIRN --no-cache DIR")
-		rows += 6
+		vary("without mounts", user, "CAIRN --isolation ptrace DIR")
+		rows += 7
 		if os.Getuid() == 0 {
 			vary("root", harness.User{Name: "root"}, "cd /; umask 027; CAIRN DIR")
 			rows++
 		}
 	}
-	torture.Figure(t, "T13", "%d builds of one Dockerfile, by user, umask, time zone, locale, jobs, processors, times and order of the context, directory and cache: one digest", rows)
+	torture.Figure(t, "T13", "%d builds of one Dockerfile, on overlay and native, by user, umask, time zone, locale, jobs, processors, times and order of the context, directory and cache: one digest", rows)
 }
