@@ -70,7 +70,7 @@ realruns: deps ## what real RUN lines do, with each isolation: package managers,
 
 TIMES    ?= 1
 FUZZTIME ?= 30s
-torture: deps ## hostile input, faults and load at length (TIMES=10 FUZZTIME=1h for a night), into docs/reliability.md; goes on where it was interrupted
+torture: deps ## hostile input, faults and load at length (TIMES=10 FUZZTIME=1h for a night, TIMES=0.2 for a while), into docs/reliability.md; goes on where it was interrupted
 	test/torture/run $(TIMES) $(FUZZTIME) '$(ONLY)'
 
 deps: ## the Debian packages that building and testing need

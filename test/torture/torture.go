@@ -19,16 +19,17 @@ const (
 // On reports whether this is a run of `make torture`.
 func On() bool { return os.Getenv(figuresVar) != "" }
 
-// Times is how often something is done: n times in `make test`, many times and a multiple of that in `make torture`.
+// Times is how often something is done: n times in `make test`; in `make torture` many times, or the multiple or fraction of that
+// which TIMES says, but no fewer than n.
 func Times(n, many int) int {
 	if !On() {
 		return n
 	}
-	times, err := strconv.Atoi(os.Getenv(timesVar))
+	times, err := strconv.ParseFloat(os.Getenv(timesVar), 64)
 	if err != nil {
 		times = 1
 	}
-	return many * times
+	return max(n, int(float64(many)*times))
 }
 
 // Figure notes what a test that has passed has shown, for docs/reliability.md: a sentence without its full stop. It does nothing for one that
