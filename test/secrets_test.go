@@ -9,6 +9,11 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net/http"
+	"net/http/cgi"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -24,7 +29,8 @@ const canary = "cAnAry-5f1e0c7b9a3d-2468-ACEG/bdfh+wxyz~T12~0123456789~secret~64
 
 // formsOfCanary are the ways in which it would be found: as it is, in hex, in base64 at each of three places, escaped as in a URL and in JSON.
 func formsOfCanary() [][]byte {
-	forms := [][]byte{[]byte(canary), []byte(hex.EncodeToString([]byte(canary))), []byte(strings.NewReplacer("/", "%2F", "+", "%2B").Replace(canary))}
+	forms := [][]byte{[]byte(canary), []byte(hex.EncodeToString([]byte(canary))), []byte(strings.NewReplacer("/", "%2F", "+", "%2B").Replace(canary)),
+		[]byte(strings.ReplaceAll(canary, "/", "%2F"))}
 	for skip := range 3 {
 		whole := canary[skip : len(canary)-(len(canary)-skip)%3]
 		forms = append(forms, []byte(base64.RawStdEncoding.EncodeToString([]byte(whole))), []byte(base64.RawURLEncoding.EncodeToString([]byte(whole))))
@@ -113,6 +119,9 @@ func searchProcesses(t *testing.T, h *harness.Home, ours int) {
 			if name == "environ" && (bytes.Contains(data, []byte("GIVEN="+canary)) || bytes.Contains(data, []byte("https_proxy=http"))) {
 				continue // handed down by the user, under the user's name for it
 			}
+			if name == "cmdline" && bytes.Contains(data, []byte("/repo/.git")) {
+				continue // the program again, with the arguments that the user typed
+			}
 			for _, f := range showsCanary(t, filepath.Join(proc, name), data) {
 				t.Error(f)
 			}
@@ -125,13 +134,58 @@ var routes = []struct {
 	name, instruction string
 	args              []string
 	env               []string
+	// prepare makes what a route needs beside the home.
+	prepare func(t *testing.T, h *harness.Home, of *harness.Registry) prepared
 }{
+	{name: "registry", instruction: "RUN %s", prepare: func(t *testing.T, h *harness.Home, of *harness.Registry) prepared {
+		addr := guarded(t, proxyTo(of))
+		h.Files(map[string]string{"docker/config.json": fmt.Sprintf(`{"auths":{%q:{"username":"u","password":%q}}}`, addr, canary)})
+		return prepared{base: addr + "/base/busybox:latest", env: []string{"DOCKER_CONFIG=" + h.Path("docker")}, given: []string{h.Path("docker/config.json")}}
+	}},
+	{name: "git", instruction: "RUN %s", prepare: func(t *testing.T, h *harness.Home, _ *harness.Registry) prepared {
+		repo := h.Path("repo")
+		h.Run("sh", "-ec", "mkdir "+repo+"; cd "+repo+"; git init -q -b main; cp ../Dockerfile .; git add .; git -c user.name=a -c user.email=a@b commit -qm one")
+		core := strings.TrimSpace(h.Run("git", "--exec-path"))
+		addr := guarded(t, &cgi.Handler{Path: filepath.Join(core, "git-http-backend"),
+			Env: []string{"GIT_PROJECT_ROOT=" + h.Work, "GIT_HTTP_EXPORT_ALL=1", "GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=safe.directory", "GIT_CONFIG_VALUE_0=*"}})
+		u := url.URL{Scheme: "http", User: url.UserPassword("u", canary), Host: addr, Path: "/repo/.git"}
+		return prepared{context: u.String()}
+	}},
 	{name: "file", instruction: "RUN --mount=type=secret,id=key [ $(wc -c < /run/secrets/key) = 65 ]; cat /run/secrets/key; base64 < /run/secrets/key > /dev/null; %s",
 		args: []string{"--secret", "id=key,src=key"}},
 	{name: "variable", instruction: "RUN --mount=type=secret,id=key,env=KEY [ ${#KEY} = 64 ]; echo key=$KEY; echo $KEY >&2; %s",
 		args: []string{"--secret", "id=key,env=GIVEN"}, env: []string{"GIVEN=" + canary}},
 	{name: "proxy", instruction: "RUN [ ${#https_proxy} = 83 ]; %s",
 		env: []string{"https_proxy=http://u:" + canary + "@127.0.0.1", "no_proxy=127.0.0.1"}},
+}
+
+// prepared is what a route needs: another base, another context, more environment, and files in which the user has the secret.
+type prepared struct {
+	base, context string
+	env, given    []string
+}
+
+// guarded is a server that answers who knows the canary.
+func guarded(t *testing.T, handler http.Handler) (addr string) {
+	t.Helper()
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if _, password, _ := r.BasicAuth(); password != canary {
+			w.Header().Set("WWW-Authenticate", `Basic realm="guarded"`)
+			w.WriteHeader(http.StatusUnauthorized)
+			return
+		}
+		r.Header.Del("Authorization")
+		handler.ServeHTTP(w, r)
+	}))
+	t.Cleanup(s.Close)
+	return s.Listener.Addr().String()
+}
+
+func proxyTo(of *harness.Registry) http.Handler {
+	return &httputil.ReverseProxy{Rewrite: func(p *httputil.ProxyRequest) {
+		p.SetURL(&url.URL{Scheme: "http", Host: of.Addr})
+		p.Out.Host = p.In.Host
+	}}
 }
 
 // TestSecrets is T12: a secret that comes in by any route is nowhere afterwards, however the build ends.
@@ -149,7 +203,21 @@ func TestSecrets(t *testing.T) {
 				if end == "" {
 					end = "echo fine > /fine"
 				}
-				dir := h.Files(map[string]string{"key": canary + "\n", "Dockerfile": "FROM " + base + "\n" + fmt.Sprintf(route.instruction, end) + "\n"})
+				dockerfile := func(base string) map[string]string {
+					return map[string]string{"key": canary + "\n", "Dockerfile": "FROM " + base + "\n" + fmt.Sprintf(route.instruction, end) + "\n"}
+				}
+				dir := h.Files(dockerfile(base))
+				var p prepared
+				if route.prepare != nil {
+					p = route.prepare(t, h, registry)
+					h.Env = append(h.Env, p.env...)
+				}
+				if p.base != "" {
+					h.Files(dockerfile(p.base))
+				}
+				if p.context != "" {
+					dir = p.context
+				}
 				progress := "rawjson"
 				if outcome == "killed" {
 					progress = "plain"
@@ -185,7 +253,7 @@ func TestSecrets(t *testing.T) {
 					t.Fatalf("exit code %d\n%s", code, data)
 				}
 				harness.WaitFor(t, 10*time.Second, "no process is left", func() bool { return len(h.Processes()) == 0 })
-				searchTree(t, h.Dir, h.Path("key"))
+				searchTree(t, h.Dir, append(p.given, h.Path("key"))...)
 				if r := h.Cairn("system", "check", "--read-data", "--root", h.Root).OK(t); r.Stdout != "" {
 					t.Error(r.Stdout)
 				}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/url"
 	"os"
 	"os/exec"
 	"path"
@@ -35,8 +36,10 @@ type gitRepo struct {
 	bin       string
 	dir, work string
 	url       *GitURL
-	env       []string
-	config    []string // flags of git that set its configuration
+	// remote is the URL without the password that is in it.
+	remote string
+	env    []string
+	config []string // flags of git that set its configuration
 }
 
 // OpenGit fetches a repository with the git program and opens what it has checked out as a context. Files belong to root and have
@@ -57,7 +60,7 @@ func OpenGit(ctx context.Context, u *GitURL, o ContextOptions) (_ *Context, err 
 		}
 	}()
 	keep := u.KeepGitDir != nil && *u.KeepGitDir && u.Subdir == ""
-	r := &gitRepo{bin: bin, dir: filepath.Join(tmp, "repo.git"), work: filepath.Join(tmp, "work"), url: u}
+	r := &gitRepo{bin: bin, dir: filepath.Join(tmp, "repo.git"), work: filepath.Join(tmp, "work"), url: u, remote: u.Remote}
 	if keep {
 		r.dir = filepath.Join(r.work, ".git")
 	}
@@ -121,10 +124,26 @@ func (r *gitRepo) setEnv(home string, o ContextOptions) {
 	for _, kv := range config {
 		r.config = append(r.config, "-c", kv[0]+"="+kv[1])
 	}
+	r.setPassword()
 	if h := r.authHeader(o); h != "" {
 		r.env = append(r.env, "CAIRN_GIT_AUTH=Authorization: "+h)
-		r.config = append(r.config, "--config-env=http."+tokenScope(r.url.Remote)+".extraHeader=CAIRN_GIT_AUTH")
+		r.config = append(r.config, "--config-env=http."+tokenScope(r.remote)+".extraHeader=CAIRN_GIT_AUTH")
 	}
+}
+
+// setPassword takes the user and the password out of an http URL, where git would write them into its configuration and show them in the arguments
+// of its helpers. A credential helper gives them to git out of the environment, for this host alone.
+func (r *gitRepo) setPassword() {
+	u, err := url.Parse(r.url.Remote)
+	if err != nil || u.User == nil || (u.Scheme != "http" && u.Scheme != "https") {
+		return
+	}
+	password, _ := u.User.Password()
+	r.env = append(r.env, "CAIRN_GIT_USER="+u.User.Username(), "CAIRN_GIT_PASSWORD="+password)
+	u.User = nil
+	r.remote = u.String()
+	r.config = append(r.config, "-c", "credential."+u.Scheme+"://"+u.Host+".helper="+
+		`!printf 'username=%s\npassword=%s\n' "$CAIRN_GIT_USER" "$CAIRN_GIT_PASSWORD"; :`)
 }
 
 // authHeader is the value of Authorization for an http remote, from the secrets that BuildKit names too; those for one host first.
@@ -288,7 +307,7 @@ func (r *gitRepo) initialize(ctx context.Context, sha256 bool) error {
 	if _, err := r.run(ctx, args...); err != nil {
 		return err
 	}
-	_, err := r.run(ctx, "remote", "add", "--", "origin", r.url.Remote)
+	_, err := r.run(ctx, "remote", "add", "--", "origin", r.remote)
 	return err
 }
 
@@ -389,7 +408,7 @@ func (r *gitRepo) checkoutKept(ctx context.Context, ref, commit string) error {
 			return err
 		}
 	}
-	if clean := redact(r.url.Remote); clean != r.url.Remote {
+	if clean := redact(r.remote); clean != r.remote {
 		defer func() { _, _ = r.run(ctx, "remote", "set-url", "origin", clean) }()
 	}
 	if _, err := r.run(ctx, "reflog", "expire", "--all", "--expire=now"); err != nil {
