@@ -81,7 +81,7 @@ func handlers(m Mode) map[int]handler {
 		unix.SYS_SETXATTR: legacy(onPath(0, follow, mayXattr(2))), unix.SYS_LSETXATTR: legacy(onPath(0, nofollow, mayXattr(2))),
 		unix.SYS_FSETXATTR: onFD(mayXattr(1)), unix.SYS_REMOVEXATTR: legacy(onPath(0, follow, mayXattr(2))),
 		unix.SYS_LREMOVEXATTR: legacy(onPath(0, nofollow, mayXattr(2))), unix.SYS_FREMOVEXATTR: onFD(mayXattr(1)),
-		unix.SYS_UMASK: umask, unix.SYS_PRLIMIT64: prlimit, unix.SYS_GETSOCKOPT: peer,
+		unix.SYS_UMASK: umask, unix.SYS_PRLIMIT64: prlimit, unix.SYS_GETSOCKOPT: peer, unix.SYS_BIND: bind,
 	}
 	for nr, f := range identity.Handlers() {
 		h[nr] = func(c *call) notify.Answer { return f(who{c}, c.args) }

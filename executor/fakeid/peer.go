@@ -1,6 +1,7 @@
 package fakeid
 
 import (
+	"bytes"
 	"encoding/binary"
 	"os"
 	"strconv"
@@ -43,21 +44,52 @@ func peer(c *call) notify.Answer {
 
 // kernelsPeer asks the kernel, by a copy of the task's descriptor.
 func (c *call) kernelsPeer() (*unix.Ucred, error) {
-	process, err := strconv.Atoi(statusLine(c.tid, "Tgid"))
-	if err != nil {
-		return nil, err
-	}
-	pidfd, err := unix.PidfdOpen(process, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer unix.Close(pidfd)
-	fd, err := unix.PidfdGetfd(pidfd, int(c.int(0)), 0)
+	fd, err := c.descriptor(c.int(0))
 	if err != nil {
 		return nil, err
 	}
 	defer unix.Close(fd)
 	return unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED)
+}
+
+// descriptor is a copy of one of the task's, which is the caller's to close. Not every place allows it.
+func (c *call) descriptor(fd int32) (int, error) {
+	process, err := strconv.Atoi(statusLine(c.tid, "Tgid"))
+	if err != nil {
+		return -1, err
+	}
+	pidfd, err := unix.PidfdOpen(process, 0)
+	if err != nil {
+		return -1, err
+	}
+	defer unix.Close(pidfd)
+	return unix.PidfdGetfd(pidfd, int(fd), 0)
+}
+
+// bind makes the file of a Unix socket, whose owner is to be whoever binds it. By what name it was bound, which getsockname tells, is another then.
+func bind(c *call) notify.Answer {
+	size := c.args[2]
+	if size < 4 || size > unix.SizeofSockaddrUnix {
+		return notify.Pass()
+	}
+	addr := make([]byte, size)
+	if c.memory().ReadFull(c.args[1], addr) != nil || binary.NativeEndian.Uint16(addr) != unix.AF_UNIX || addr[2] == 0 ||
+		!bytes.Contains(addr[2:], []byte{0}) {
+		return notify.Pass()
+	}
+	socket, err := c.descriptor(c.int(0))
+	if err != nil {
+		return notify.Pass()
+	}
+	defer unix.Close(socket)
+	path := *c
+	path.args = [6]uint64{cwd, c.args[1] + 2} // where the name begins in an address
+	return path.make(0, 0o777, func(dir int, base string, mode uint32) error {
+		if err := unix.Bind(socket, &unix.SockaddrUnix{Name: selfFD(dir) + "/" + base}); err != nil {
+			return err
+		}
+		return unix.Fchmodat(dir, base, mode, 0) // the umask was this process's
+	})
 }
 
 // statusLine returns the last word of a line of /proc/PID/status.

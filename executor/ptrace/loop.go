@@ -186,11 +186,11 @@ func (l *loop) finish(t *task) {
 	if t.restore != nil {
 		_ = restoreCall(t.id, *t.restore)
 	}
-	for _, fd := range t.release {
-		unix.Close(fd)
-	}
 	if t.after != nil {
 		t.after()
+	}
+	for _, fd := range t.release {
+		unix.Close(fd)
 	}
 	t.restore, t.release, t.exec, t.after = nil, nil, nil, nil
 }

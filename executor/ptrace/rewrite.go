@@ -178,10 +178,11 @@ func (c *call) socket(s *scratch, at int) (changed, error) {
 		name = name[:i]
 	}
 	nr := c.nr
-	hold, base, err := c.socketPlace(nr == unix.SYS_BIND, string(name))
+	dir, base, err := c.socketPlace(nr == unix.SYS_BIND, string(name))
 	if err != nil {
 		return changed{}, err
 	}
+	hold := dir.fd
 	short := fmt.Sprintf("/proc/%d/fd/%d", c.pid, hold)
 	if base != "" {
 		short += "/" + base
@@ -194,27 +195,32 @@ func (c *call) socket(s *scratch, at int) (changed, error) {
 	}
 	args := c.args
 	args[at], args[at+1] = s.push(sun), uint64(len(sun))
-	return changed{nr: nr, args: args, hold: hold}, s.err
+	out := changed{nr: nr, args: args, hold: hold}
+	if base != "" {
+		// Whose the new file is; there is none if the call has failed.
+		out.after = func() { _ = c.made(&dir, base, 0o777&^c.task.group.mask()) }
+	}
+	return out, s.err
 }
 
 // socketPlace looks up the directory to bind a socket in and its name there, or the socket to connect to.
-func (c *call) socketPlace(bind bool, name string) (int, string, error) {
+func (c *call) socketPlace(bind bool, name string) (place, string, error) {
 	if !bind {
 		at, err := c.resolver().find(unix.AT_FDCWD, name, true)
 		if err != nil {
-			return -1, "", err
+			return place{}, "", err
 		}
 		if err := c.resolver().access(&at, unix.W_OK); err != nil {
 			at.close()
-			return -1, "", err
+			return place{}, "", err
 		}
-		return at.fd, "", nil
+		return at, "", nil
 	}
 	dir, base, err := c.newName(unix.AT_FDCWD, name)
 	if errors.Is(err, unix.EEXIST) {
 		err = unix.EADDRINUSE
 	}
-	return dir.fd, base, err
+	return dir, base, err
 }
 
 // rewriteOpen has the kernel open a file with O_PATH.
