@@ -57,8 +57,10 @@ func (t mountTable) below(p string) (string, bool) {
 		return "", false
 	}
 	if !strings.Contains(p, "//") && !strings.Contains(p, "/.") {
-		m, _ := t.at(p)
-		return p, m == t[0]
+		if m, _ := t.at(p); m != t[0] {
+			return "", false
+		}
+		return p, true
 	}
 	clean := make([]byte, 0, len(p))
 	for name := range strings.SplitSeq(p, "/") {

@@ -99,6 +99,25 @@ func TestReadlink(t *testing.T) {
 	}
 }
 
+// Links lead where they do in a container: into mounts, out of them, and never above the root.
+func TestPaths(t *testing.T) {
+	e, root := newExecutor(t), exectest.Root(t)
+	spec := exectest.Shell(root, `
+		mkdir -p /d/e; echo file > /d/f; ln -s /dev/shm /shm; ln -s ../../../d/f /d/e/up; ln -s /d/e /l; ln -s loop /loop; ln -s /nowhere /dangling
+		echo shm > /shm/x; cat /dev/shm/x /shm/x /shm/../shm/x /l/../f /d/e/../f /d/e/up /l/up /../../d/f
+		[ -e /dev/f ] && echo wrong; [ -c /d/../dev/null ] && echo null
+		for p in /loop /dangling /d/f/ /d/f/x /d/no/../f; do cat $p 2>/dev/null && echo wrong; done
+		ls -d /l /l/; echo made > /dangling; cat /nowhere`)
+	var out strings.Builder
+	spec.Process.Stdout = &out
+	if err := e.Run(t.Context(), spec); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := strings.Join(strings.Fields(out.String()), " "), "shm shm shm file file file file file null /l /l/ made"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
+
 func TestSmoke(t *testing.T) {
 	e := newExecutor(t)
 	spec := exectest.Shell(exectest.Root(t), "echo hello; id; ls -l /; pwd")
