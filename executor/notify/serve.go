@@ -2,6 +2,8 @@ package notify
 
 import (
 	"encoding/binary"
+	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -14,14 +16,15 @@ type Server struct {
 	answer   func(w *Worker, n *Notification) Answer
 	// turn is a semaphore (eventfd(2)). A thread that waits there, unlike one that waits for a channel, is woken by the kernel alone.
 	turn int
+	// receiver is whose turn it is.
+	receiver atomic.Pointer[Worker]
+	received atomic.Uint64
 }
 
 // Worker is one thread of a Server.
-type Worker struct {
-	server *Server
-	// receiving is whether it is this thread's turn.
-	receiving bool
-}
+type Worker struct{ server *Server }
+
+func (w *Worker) receives() bool { return w.server.receiver.Load() == w }
 
 // NewServer returns a Server of what comes from l. answer may be called on several threads at once.
 func NewServer(l Listener, answer func(w *Worker, n *Notification) Answer) (*Server, error) {
@@ -30,7 +33,9 @@ func NewServer(l Listener, answer func(w *Worker, n *Notification) Answer) (*Ser
 		return nil, err
 	}
 	_ = l.SyncWakeUp()
-	return &Server{listener: l, answer: answer, turn: turn}, nil
+	s := &Server{listener: l, answer: answer, turn: turn}
+	go s.watch()
+	return s, nil
 }
 
 // Work is a thread that answers. It returns when no task is left.
@@ -55,6 +60,7 @@ func (s *Server) Work() {
 		default:
 			return
 		}
+		s.received.Add(1)
 		s.listener.Reply(n.ID, s.answer(w, &n))
 	}
 }
@@ -62,10 +68,10 @@ func (s *Server) Work() {
 // take waits until it is this thread's turn to receive.
 func (w *Worker) take() error {
 	var b [8]byte
-	for !w.receiving {
+	for !w.receives() {
 		switch _, err := unix.Read(w.server.turn, b[:]); err {
 		case nil:
-			w.receiving = true
+			w.server.receiver.Store(w)
 		case unix.EINTR:
 		default:
 			return err
@@ -74,19 +80,36 @@ func (w *Worker) take() error {
 	return nil
 }
 
+// patience is for how long calls wait behind an answer that takes unexpectedly long.
+const patience = time.Second
+
+// watch has another thread receive where the one whose turn it is has been in one answer for too long. It returns when no task is left.
+func (s *Server) watch() {
+	for before := uint64(0); ; {
+		time.Sleep(patience)
+		waiting, now := s.listener.waiting(), s.received.Load()
+		if waiting&unix.POLLHUP != 0 {
+			return
+		}
+		if r := s.receiver.Load(); r != nil && now == before && waiting&unix.POLLIN != 0 {
+			r.HandOver()
+		}
+		before = now
+	}
+}
+
 // Share has another thread receive what waits already, if anything does. A nil Worker shares nothing.
 func (w *Worker) Share() {
-	if w != nil && w.receiving && w.server.listener.waiting()&unix.POLLIN != 0 {
+	if w != nil && w.receives() && w.server.listener.waiting()&unix.POLLIN != 0 {
 		w.HandOver()
 	}
 }
 
 // HandOver has another thread receive what comes next.
 func (w *Worker) HandOver() {
-	if w == nil || !w.receiving {
+	if w == nil || !w.server.receiver.CompareAndSwap(w, nil) {
 		return
 	}
-	w.receiving = false
 	_, _ = unix.Write(w.server.turn, binary.NativeEndian.AppendUint64(nil, 1))
 }
 
