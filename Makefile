@@ -39,8 +39,8 @@ demo: ## from nothing to a pushed, pulled and run image; several minutes the fir
 	@$(MAKE) --no-print-directory build
 	@examples/demo bin/cairn
 
-bench-rungs: build ## the isolations that need no root beside a plain chroot: an install, a compile, a stat storm (as root; BASE=IMAGE)
-	@test/tiers/overhead bin/cairn $(ARGS)
+bench-rungs: deps build ## every isolation beside a plain chroot: an install, a compile, a stat storm, into docs/confinement.md (as root; BASE=IMAGE)
+	@DOCS=$(CURDIR)/docs/confinement.md test/tiers/overhead bin/cairn $(ARGS)
 
 STRESS ?= 10m
 stress: ## 8 processes opening, renaming and executing on the isolation ptrace, for a while (STRESS=10m)
