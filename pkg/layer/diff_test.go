@@ -254,7 +254,7 @@ func TestAgainstUmoci(t *testing.T) {
 		}
 	}
 	upper := t.TempDir()
-	script := "mkdir -p usr/bin etc; cp -a /bin/. usr/bin/; cp -a /etc/. etc/; ln -s usr/bin bin; chmod u+s usr/bin/cat; ln usr/bin/cat usr/bin/tac2; mkdir -m 1777 tmp; mkfifo tmp/p; " +
+	script := "mkdir -p usr/bin etc; find /bin/ -maxdepth 1 ! -type d -size -100k -exec cp -a -t usr/bin {} +; cp /bin/cat usr/bin/cat; cp -a /etc/. etc/; ln -s usr/bin bin; chmod u+s usr/bin/cat; ln usr/bin/cat usr/bin/tac2; mkdir -m 1777 tmp; mkfifo tmp/p; " +
 		"setfattr -n user.x -v y usr/bin/cat || true; touch -d @-5 tmp/old; mkdir -m 555 tmp/ro; echo > \"$(printf 'tmp/caf\\351')\"; find . -type s -delete"
 	cmd := exec.Command("sh", "-euc", script)
 	cmd.Dir = upper
