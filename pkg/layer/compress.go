@@ -6,6 +6,7 @@ import (
 	"hash/crc32"
 	"io"
 	"runtime"
+	"sync"
 
 	"github.com/klauspost/compress/flate"
 	"github.com/klauspost/compress/zstd"
@@ -46,7 +47,11 @@ func newCompressor(dst io.Writer, c Compression) (io.WriteCloser, string, error)
 		if c.Type == estargzType {
 			return newEstargz(dst, level), ocispec.MediaTypeImageLayerGzip, nil
 		}
-		return newGzipWriter(dst, level), ocispec.MediaTypeImageLayerGzip, nil
+		z := newGzipWriter(dst, level)
+		if c.codecs != nil {
+			z.idle = &c.codecs[level]
+		}
+		return z, ocispec.MediaTypeImageLayerGzip, nil
 	case zstdType:
 		if c.Level < 0 || c.Level > 22 {
 			return nil, "", fmt.Errorf("zstd has no level %d", c.Level)
@@ -83,15 +88,18 @@ type gzipWriter struct {
 	err   error
 	// pending are the blocks being compressed, in order.
 	pending []chan []byte
-	// workers bounds pending; idle keeps the codecs and buffers of blocks that are done.
+	// workers bounds pending; idle keeps the codecs of blocks that are done, free their buffers.
 	workers int
-	idle    chan *flate.Writer
+	idle    *sync.Pool
 	free    chan []byte
 }
 
+// codecs are flate.Writers by level.
+type codecs [10]sync.Pool
+
 func newGzipWriter(dst io.Writer, level int) *gzipWriter {
 	n := min(runtime.GOMAXPROCS(0), maxWorkers)
-	return &gzipWriter{dst: dst, level: level, workers: n, idle: make(chan *flate.Writer, n), free: make(chan []byte, 2*n+2)}
+	return &gzipWriter{dst: dst, level: level, workers: n, idle: &sync.Pool{}, free: make(chan []byte, 2*n+2)}
 }
 
 func (z *gzipWriter) Write(p []byte) (int, error) {
@@ -156,11 +164,10 @@ func (z *gzipWriter) start(last bool) {
 	}
 	go func() {
 		defer z.release(block)
-		var fw *flate.Writer
-		select {
-		case fw = <-z.idle:
+		fw, kept := z.idle.Get().(*flate.Writer)
+		if kept {
 			fw.ResetDict(&out, dict)
-		default:
+		} else {
 			// The level was checked; there is no other error.
 			fw, _ = flate.NewWriterDict(&out, z.level, dict)
 		}
@@ -171,10 +178,7 @@ func (z *gzipWriter) start(last bool) {
 		} else {
 			_ = fw.Flush()
 		}
-		select {
-		case z.idle <- fw:
-		default:
-		}
+		z.idle.Put(fw)
 		done <- out
 	}()
 }

@@ -26,6 +26,15 @@ type Compression struct {
 	// Type is "gzip" (the default), "zstd", "estargz" or "uncompressed". Level is the codec's (gzip and estargz 1-9, zstd 1-22); 0 is its default.
 	Type  string
 	Level int
+
+	codecs *codecs
+}
+
+// Reusing returns c with codecs of its own, which are kept from one layer to the next: making one costs more than compressing a small layer. It is
+// for who writes many layers, also at the same time. The bytes are the same.
+func (c Compression) Reusing() Compression {
+	c.codecs = &codecs{}
+	return c
 }
 
 const (

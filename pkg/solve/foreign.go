@@ -17,7 +17,6 @@ import (
 
 	"github.com/cairn-build/cairn/executor"
 	"github.com/cairn-build/cairn/pkg/plan"
-	"github.com/cyphar/filepath-securejoin/pathrs-lite"
 	"golang.org/x/sys/unix"
 )
 
@@ -140,7 +139,7 @@ func candidates(r *plan.Run) []string {
 
 // look reads the head of a file in a root filesystem: of a program, or of a script, whose interpreter it returns.
 func look(root, name string) (script string, m machine, ok bool) {
-	at, err := pathrs.OpenInRoot(root, name)
+	at, err := openIn(root, name)
 	if err != nil {
 		return "", machine{}, false
 	}
@@ -148,7 +147,7 @@ func look(root, name string) (script string, m machine, ok bool) {
 	if st, err := at.Stat(); err != nil || !st.Mode().IsRegular() {
 		return "", machine{}, false
 	}
-	f, err := pathrs.Reopen(at, unix.O_RDONLY|unix.O_CLOEXEC)
+	f, err := os.Open(fmt.Sprintf("/proc/self/fd/%d", at.Fd()))
 	if err != nil {
 		return "", machine{}, false
 	}

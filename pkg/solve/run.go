@@ -138,7 +138,7 @@ func (st *stage) open(ctx context.Context) (err error) {
 // directory keeps the time of that; whether a place makes mount points at all must not decide about layers. Nothing of it is seen unless
 // something below /etc changes too.
 func touchEtc(root string, now time.Time) error {
-	etc, err := pathrs.OpenInRoot(root, "/etc")
+	etc, err := openIn(root, "/etc")
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -166,6 +166,9 @@ func touchEtc(root string, now time.Time) error {
 // makeDir makes sure that a working directory exists, as the runtime of docker build does: what is missing is made below the root, never
 // through a link out of it (B17).
 func makeDir(rw snapshot.RWLayer, dir string) error {
+	if dir == "/" {
+		return nil
+	}
 	if err := pathrs.MkdirAll(rw.Root(), dir, 0o755); err != nil {
 		return fmt.Errorf("making working directory %s: %w", dir, err)
 	}

@@ -50,7 +50,13 @@ func (s *Store) NewBlob(ctx context.Context) (*BlobWriter, error) {
 		return nil, err
 	}
 	s.writers.Add(1)
-	return &BlobWriter{s: s, file: f, buf: bufio.NewWriterSize(f, blobBuffer), hash: sha256.New()}, nil
+	buf, kept := s.buffers.Get().(*bufio.Writer)
+	if kept {
+		buf.Reset(f)
+	} else {
+		buf = bufio.NewWriterSize(f, blobBuffer)
+	}
+	return &BlobWriter{s: s, file: f, buf: buf, hash: sha256.New()}, nil
 }
 
 func (w *BlobWriter) Write(p []byte) (int, error) {
@@ -102,6 +108,9 @@ func (w *BlobWriter) Commit(want digest.Digest) (ocispec.Descriptor, error) {
 		}
 	}
 	w.finish()
+	// Only here: who aborts may have a writer that has not noticed yet.
+	w.buf.Reset(nil)
+	w.s.buffers.Put(w.buf)
 	// A blob that is there already is replaced: that repairs one which has rotted. What refs lead to stays durable.
 	mode, keep := fs.FileMode(modeWritten), rebuildable
 	if fi, err := os.Lstat(dst); err == nil && fi.Mode().Perm() == modeDurable {

@@ -70,6 +70,8 @@ type Store struct {
 	sweeper sync.WaitGroup
 	// writers counts the blobs being written, for Prune.
 	writers atomic.Int64
+	// buffers are of blobs that are written.
+	buffers sync.Pool
 
 	mu sync.Mutex
 	// session is this Store's locked directory below tmp, nil until something is written.

@@ -74,6 +74,7 @@ func New(o Options) (*Snapshotter, error) {
 	if o.Fold == 0 {
 		o.Fold = foldLayers
 	}
+	o.Compression = o.Compression.Reusing()
 	return &Snapshotter{opts: o}, nil
 }
 
