@@ -5,13 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"strings"
+	"syscall"
 	"unicode"
 	"unicode/utf8"
 
-	"github.com/cairn-build/cairn/pkg/dockerfile"
-	"github.com/cairn-build/cairn/pkg/registry"
+	"github.com/cairn-build/cairn/pkg/hint"
 )
 
 // This file is the user interface of cairn. The rules are:
@@ -87,45 +88,22 @@ func report(w io.Writer, err error) int {
 		return exitSignal + int(caught.Signal)
 	}
 	code := exitFailed
-	text, hint := splitHint(err)
+	text, help := hint.Of(err)
 	if e, ok := errors.AsType[*cliError](err); ok {
 		code = e.code
 		if e.hint != "" {
-			hint = e.hint
+			help = e.hint
 		}
 	}
-	if hint == "" {
-		hint = hintFor(err)
+	if help == "" {
+		help = helpFor(err)
 	}
 	writeExcerpt(w, err)
 	writeLine(w, "cairn: "+text)
-	if hint != "" {
-		writeLine(w, "cairn: hint: "+hint)
+	if help != "" {
+		writeLine(w, "cairn: hint: "+help)
 	}
 	return code
-}
-
-// splitHint takes the hint of an error of the packages below out of its text, where it stands at the end.
-func splitHint(err error) (text, hint string) {
-	text = err.Error()
-	if before, after, ok := strings.Cut(text, "\nhint: "); ok {
-		return before, after
-	}
-	if e, ok := errors.AsType[*registry.Error](err); ok {
-		hint = e.Hint
-	}
-	if e, ok := errors.AsType[*dockerfile.Error](err); ok {
-		hint = e.Hint
-	}
-	if hint != "" {
-		text = strings.Replace(strings.Replace(text, "; "+hint, "", 1), " ("+hint+")", "", 1)
-		return text, hint
-	}
-	// Where only the text is left of it.
-	if before, after, ok := strings.Cut(text, " (did you mean "); ok && strings.HasSuffix(after, "?)") {
-		return before, "did you mean " + strings.TrimSuffix(after, ")")
-	}
-	return text, ""
 }
 
 // warn writes a warning.
@@ -158,39 +136,23 @@ func printable(s string) string {
 	return b.String()
 }
 
-// hintFor finds what can be done about errors that bring no hint of their own.
-func hintFor(err error) string {
+// helpFor finds what can be done about errors that bring no hint of their own: those of the kernel, of the net, and of BuildKit's parser.
+func helpFor(err error) string {
 	text := err.Error()
-	has := func(parts ...string) bool {
-		for _, p := range parts {
-			if strings.Contains(text, p) {
-				return true
-			}
-		}
-		return false
-	}
+	_, unknownHost := errors.AsType[*net.DNSError](err)
+	timeout, isNet := errors.AsType[net.Error](err)
 	switch {
-	case has("server gave HTTP response to HTTPS client"):
-		return "the registry speaks plain HTTP: --insecure-registry HOST"
-	case has("certificate signed by unknown authority", "certificate is not trusted"):
-		return "name the registry's certificate authority with --registry-ca FILE"
-	case has("UNAUTHORIZED", "401 Unauthorized", "DENIED", "403 Forbidden"):
-		return "`cairn login` keeps credentials; those of Docker's config.json and of credential helpers are used too"
-	case has("MANIFEST_UNKNOWN", "NAME_UNKNOWN"):
-		return "check the name and the tag; short names are looked up on docker.io"
-	case has("changing the owner to") && has("invalid argument"), has("is not among the ids that can be used here"):
+	case strings.Contains(text, "changing the owner to") && errors.Is(err, syscall.EINVAL), strings.Contains(text, "is not among the ids that can be used here"):
 		return "--isolation=userns-single imitates the ids that a user namespace does not have"
-	case has("no build stage in current context"):
+	case strings.Contains(text, "no build stage in current context"):
 		return "a Dockerfile begins with FROM, which only comments and ARG may precede"
-	case has("reading the Dockerfile: ") && has("leads out of the build context"):
-		return "name a Dockerfile that is elsewhere with --file"
-	case has("no such host", "connection refused", "network is unreachable"):
+	case errors.Is(err, context.DeadlineExceeded), isNet && timeout.Timeout():
+		return "the other side did not answer in time: try again"
+	case unknownHost, errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.ENETUNREACH):
 		return "check the registry's name and the network"
 	case errors.Is(err, os.ErrPermission):
 		return "check who owns the file and may read or write it"
-	case errors.Is(err, context.DeadlineExceeded), has("i/o timeout"):
-		return "the other side did not answer in time: try again"
-	case has("no space left on device"):
+	case errors.Is(err, syscall.ENOSPC):
 		return "make room on the disk of that file; state can be kept elsewhere with --root DIR"
 	}
 	return ""

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/cairn-build/cairn/pkg/hint"
+
 	"github.com/opencontainers/runc/libcontainer/configs"
 	"github.com/opencontainers/runc/libcontainer/seccomp"
 	"github.com/opencontainers/runc/libcontainer/specconv"
@@ -15,8 +17,8 @@ import (
 // seccompFor returns docker's default profile, as far as it holds for these capabilities.
 func (e *Executor) seccompFor(caps []string) (*configs.Seccomp, error) {
 	if !seccomp.Enabled {
-		return nil, errors.New("preparing the seccomp filter: this program was built without it, and no process is run " +
-			"unfiltered (hint: build with -tags seccomp and libseccomp)")
+		return nil, hint.With(errors.New("preparing the seccomp filter: this program was built without it, and no process is run unfiltered"),
+			"build with -tags seccomp and libseccomp")
 	}
 	key := strings.Join(caps, ",")
 	if cfg, ok := e.seccomp.Load(key); ok {

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/cairn-build/cairn/pkg/hint"
+
 	"github.com/moby/sys/capability"
 	"github.com/moby/sys/user"
 	mobyuserns "github.com/moby/sys/userns"
@@ -123,16 +125,12 @@ func (p Place) HostnameOf(spec executor.Spec) (string, error) {
 
 // CheckUser refuses a user or group that does not exist in this place.
 func (p Place) CheckUser(u *user.ExecUser) error {
-	hint := ""
-	if p.Obstacle != "" {
-		hint = "\nhint: " + p.Obstacle
-	}
 	if !Contains(p.UIDs, u.Uid) {
-		return fmt.Errorf("running as uid %d: it is not among the ids that can be used here%s", u.Uid, hint)
+		return hint.With(fmt.Errorf("running as uid %d: it is not among the ids that can be used here", u.Uid), p.Obstacle)
 	}
 	for _, g := range append([]int{u.Gid}, u.Sgids...) {
 		if !Contains(p.GIDs, g) && (p.Setgroups || g == u.Gid) {
-			return fmt.Errorf("running with gid %d: it is not among the ids that can be used here%s", g, hint)
+			return hint.With(fmt.Errorf("running with gid %d: it is not among the ids that can be used here", g), p.Obstacle)
 		}
 	}
 	return nil

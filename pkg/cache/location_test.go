@@ -31,10 +31,10 @@ func TestParseLocation(t *testing.T) {
 
 		{ParseExport, "", Location{}, "it is empty"},
 		{ParseExport, "ref=x", Location{}, "type= is missing"},
-		{ParseExport, "type=regisrty,ref=x", Location{}, "(did you mean registry?)"},
+		{ParseExport, "type=regisrty,ref=x", Location{}, "(hint: did you mean registry?)"},
 		{ParseExport, "type=gha", Location{}, `unknown type "gha"; there are inline, local, registry`},
 		{ParseImport, "type=inline", Location{}, `unknown type "inline"`},
-		{ParseExport, "type=registry,ref=x,mod=max", Location{}, "unknown key mod of type=registry (did you mean mode?)"},
+		{ParseExport, "type=registry,ref=x,mod=max", Location{}, "unknown key mod of type=registry (hint: did you mean mode?)"},
 		{ParseImport, "type=registry,ref=x,mode=max", Location{}, "unknown key mode"},
 		{ParseExport, "type=registry,ref=x,mode=all", Location{}, "there are min and max"},
 		{ParseExport, "type=registry,ref=x,compression=zstd", Location{}, "unknown key compression"},

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/cairn-build/cairn/pkg/hint"
+
 	"github.com/cairn-build/cairn/pkg/layer"
 	"github.com/moby/patternmatcher"
 )
@@ -22,10 +24,7 @@ type NotFoundError struct {
 }
 
 func (e *NotFoundError) Error() string {
-	if e.Hint == "" {
-		return fmt.Sprintf("%q: not found", e.Path)
-	}
-	return fmt.Sprintf("%q: not found (%s)", e.Path, e.Hint)
+	return hint.Text(fmt.Sprintf("%q: not found", e.Path), e.Hint)
 }
 
 // Is makes it an fs.ErrNotExist.

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/cairn-build/cairn/pkg/hint"
 )
 
 func parse(t *testing.T, text string) *File {
@@ -67,9 +69,9 @@ func TestErrors(t *testing.T) {
 	}{
 		{"empty", "", "the Dockerfile cannot be empty", "", 0, 0},
 		{"comments only", "# nothing\n\n", "file with no instructions", "", 2, 2},
-		{"instruction", "FROM scratch\n\nCOPPY a b\n", "dockerfile parse error on line 3: unknown instruction: COPPY (did you mean COPY?)",
+		{"instruction", "FROM scratch\n\nCOPPY a b\n", "dockerfile parse error on line 3: unknown instruction: COPPY (hint: did you mean COPY?)",
 			"did you mean COPY?", 3, 3},
-		{"flag", "FROM scratch\nCOPY --frm=a b \\\n c\n", "unknown flag: --frm (did you mean from?)", "did you mean from?", 2, 3},
+		{"flag", "FROM scratch\nCOPY --frm=a b \\\n c\n", "unknown flag: --frm (hint: did you mean from?)", "did you mean from?", 2, 3},
 		{"mount", "FROM scratch\nRUN --mount=from=$x true\n", "'from' doesn't support variable expansion", "", 2, 2},
 		{"before FROM", "RUN true\n", "no build stage in current context", "", 1, 1},
 		{"heredoc", "FROM scratch\nRUN <<EOF\ntrue\n", "unterminated heredoc", "", 2, 3},
@@ -122,9 +124,9 @@ func TestExcerpt(t *testing.T) {
 
 func TestErrorAtKeepsPlaceAndHint(t *testing.T) {
 	f := parse(t, "FROM scratch\nUSER a\nUSER b\n")
-	inner := f.ErrorAt(Location{First: 2, Last: 2}, WithHint(errors.New("wrong"), "do right"))
+	inner := f.ErrorAt(Location{First: 2, Last: 2}, hint.With(errors.New("wrong"), "do right"))
 	outer := f.ErrorAt(Location{First: 3, Last: 3}, inner)
-	if got := outer.Error(); got != "Dockerfile:2: wrong (do right)" {
+	if got := outer.Error(); got != "Dockerfile:2: wrong (hint: do right)" {
 		t.Errorf("got %q", got)
 	}
 	if f.ErrorAt(Location{}, nil) != nil {
@@ -278,7 +280,7 @@ func TestFlagHints(t *testing.T) {
 			if !errors.As(err, &placed) || placed.Hint != want || strings.Contains(placed.Err.Error(), "did you mean") {
 				t.Fatalf("%s: %v, want the hint %q", text, err, want)
 			}
-			if _, err := ParseTrigger(text, nil); err == nil || !strings.HasSuffix(err.Error(), "("+want+")") {
+			if _, err := ParseTrigger(text, nil); err == nil || !strings.HasSuffix(err.Error(), hint.Text("", want)) {
 				t.Fatalf("the trigger %s: %v, want the hint %q", text, err, want)
 			}
 		}

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/cairn-build/cairn/pkg/hint"
+
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
 )
 
@@ -29,10 +31,7 @@ func (e *Error) Error() string {
 	if !strings.HasPrefix(text, "dockerfile parse error on line") {
 		text = e.place() + ": " + text
 	}
-	if e.Hint != "" {
-		text += " (" + e.Hint + ")"
-	}
-	return text
+	return hint.Text(text, e.Hint)
 }
 
 // Unwrap returns what is wrong, without the place.
@@ -64,23 +63,7 @@ func (e *Error) Excerpt() string {
 	return b.String()
 }
 
-// WithHint attaches a hint to an error; ErrorAt moves it to Error.Hint.
-func WithHint(err error, hint string) error {
-	if hint == "" {
-		return err
-	}
-	return &hinted{err, hint}
-}
-
-type hinted struct {
-	error
-	hint string
-}
-
-func (h *hinted) Error() string { return h.error.Error() + " (" + h.hint + ")" }
-func (h *hinted) Unwrap() error { return h.error }
-
-// ErrorAt gives an error its place. An error that has one already keeps it; nil stays nil.
+// ErrorAt gives an error its place, and takes its hint out of its text. An error that has one already keeps it; nil stays nil.
 func (f *File) ErrorAt(loc Location, err error) error {
 	if err == nil {
 		return nil
@@ -92,10 +75,9 @@ func (f *File) ErrorAt(loc Location, err error) error {
 	e := &Error{Location: loc, Err: err}
 	e.Location.File = f.Name
 	e.Source, e.SourceFirst = f.excerpt(loc)
-	var h *hinted
-	if errors.As(err, &h) {
-		e.Hint = h.hint
-		e.Err = withoutHint{err, " (" + h.hint + ")"}
+	if _, h := hint.Of(err); h != "" {
+		e.Hint = h
+		e.Err = withoutHint{err, hint.Text("", h)}
 	} else if text, match, ok := strings.Cut(err.Error(), " (did you mean "); ok && strings.HasSuffix(match, "?)") {
 		e.Hint = "did you mean " + strings.TrimSuffix(match, ")")
 		e.Err = withoutHint{err, err.Error()[len(text):]}

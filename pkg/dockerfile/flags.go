@@ -4,6 +4,7 @@ import (
 	"regexp"
 	"strings"
 
+	"github.com/cairn-build/cairn/pkg/hint"
 	"github.com/cairn-build/cairn/pkg/suggest"
 )
 
@@ -35,5 +36,5 @@ func flagHint(line string, err error) error {
 	if flag == nil || len(words) == 0 {
 		return err
 	}
-	return WithHint(withoutHint{err, err.Error()[len(text):]}, suggest.Hint(flag[1], flagsOf(words[0])))
+	return hint.With(withoutHint{err, err.Error()[len(text):]}, suggest.Hint(flag[1], flagsOf(words[0])))
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/cairn-build/cairn/pkg/hint"
 	"github.com/distribution/reference"
 	"github.com/moby/buildkit/frontend/dockerfile/linter"
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
@@ -14,7 +15,7 @@ func (f *File) checkSyntax(args map[string]string) error {
 	if v, ok := args[syntaxArg]; ok && strings.TrimSpace(v) != "" {
 		ref, _, _ := strings.Cut(strings.TrimSpace(v), " ")
 		if !servedFrontend(ref) {
-			return WithHint(fmt.Errorf("build argument %s names the frontend %s, and frontends are not run", syntaxArg, ref), syntaxHint())
+			return hint.With(fmt.Errorf("build argument %s names the frontend %s, and frontends are not run", syntaxArg, ref), syntaxHint())
 		}
 		return nil
 	}
@@ -26,7 +27,7 @@ func (f *File) checkSyntax(args map[string]string) error {
 	if loc.First == 0 { // the JSON form has no line of its own
 		loc.First, loc.Last = 1, 1
 	}
-	return f.ErrorAt(loc, WithHint(fmt.Errorf("unsupported syntax %s: frontends are not run", ref), syntaxHint()))
+	return f.ErrorAt(loc, hint.With(fmt.Errorf("unsupported syntax %s: frontends are not run", ref), syntaxHint()))
 }
 
 func syntaxHint() string { return "only docker/dockerfile, of any version, is supported" }

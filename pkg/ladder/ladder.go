@@ -23,6 +23,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/cairn-build/cairn/pkg/hint"
+
 	"github.com/cairn-build/cairn/executor"
 	"github.com/cairn-build/cairn/pkg/layer"
 	"github.com/cairn-build/cairn/pkg/store"
@@ -116,19 +118,8 @@ type Missed struct {
 // missed takes an error of this package, or of userns, apart into obstacle and fix.
 func missed(i Isolation, text string) Missed {
 	text = strings.TrimPrefix(text, "entering namespaces: ")
-	for _, mark := range []string{"\nhint: ", "; hint: "} {
-		if before, after, ok := strings.Cut(text, mark); ok {
-			return Missed{Rung: i, Obstacle: before, Fix: after}
-		}
-	}
-	if before, after, ok := strings.Cut(text, " (hint: "); ok {
-		return Missed{Rung: i, Obstacle: before, Fix: strings.TrimSuffix(after, ")")}
-	}
-	// What package overlay says of a store that is on an overlay.
-	if before, _, ok := strings.Cut(text, ": put it on a volume"); ok {
-		return Missed{Rung: i, Obstacle: before + ")", Fix: "keep state on a volume or a tmpfs: --root DIR, where an emptyDir or the like is mounted"}
-	}
-	return Missed{Rung: i, Obstacle: text}
+	what, fix := hint.Split(text)
+	return Missed{Rung: i, Obstacle: what, Fix: fix}
 }
 
 // Open makes the executor and the snapshotter of the best rung that works in the place that Enter has entered.

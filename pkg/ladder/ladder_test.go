@@ -27,10 +27,9 @@ func TestParse(t *testing.T) {
 func TestMissed(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]Missed{
-		"entering namespaces: creating a user namespace: operation not permitted\nhint: another profile": {
+		"entering namespaces: creating a user namespace: operation not permitted (hint: another profile)": {
 			Userns, "creating a user namespace: operation not permitted", "another profile"},
-		"mounting a new /proc: operation not permitted; hint: unmask it": {Userns, "mounting a new /proc: operation not permitted", "unmask it"},
-		"/etc/subuid has no range for uid 7 (hint: usermod)":             {Userns, "/etc/subuid has no range for uid 7", "usermod"},
+		"/etc/subuid has no range for uid 7 (hint: usermod)": {Userns, "/etc/subuid has no range for uid 7", "usermod"},
 		"no chroot": {Userns, "no chroot", ""},
 	} {
 		if got := missed(Userns, text); got != want {
@@ -45,7 +44,7 @@ func TestSentence(t *testing.T) {
 		t.Errorf("on the best rung: %q", s)
 	}
 	r := &Rung{Isolation: Ptrace}
-	r.better(userns.Mode{Bare: true, Obstacle: "creating a user namespace: EPERM; hint: ask"})
+	r.better(userns.Mode{Bare: true, Obstacle: "creating a user namespace: EPERM (hint: ask)"})
 	want := "isolation is ptrace, since userns cannot be had here: creating a user namespace: EPERM (ask)"
 	if s := r.Sentence(); s != want {
 		t.Errorf("Sentence() = %q, want %q", s, want)

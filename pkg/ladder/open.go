@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"path/filepath"
 
+	"github.com/cairn-build/cairn/pkg/hint"
+
 	"github.com/cairn-build/cairn/executor"
 	"github.com/cairn-build/cairn/executor/namespace"
 	"github.com/cairn-build/cairn/executor/ptrace"
@@ -23,8 +25,8 @@ func (r *Rung) open(o Options) error {
 		return r.openPtrace(o)
 	}
 	// There is no executor for it, on purpose: docs/confinement.md has the reasons.
-	return errors.New("there is no such executor: without mounts, /proc takes a filter of system calls, and with one, setuid programs do nothing; " +
-		"hint: ptrace works in the same places, with setuid programs and every mount")
+	return hint.With(errors.New("there is no such executor: without mounts, /proc takes a filter of system calls, and with one, setuid programs do nothing"),
+		"ptrace works in the same places, with setuid programs and every mount")
 }
 
 // openPtrace makes the parts that work with nothing but seccomp and ptrace. The executor puts a copy in the place of a shared file before it

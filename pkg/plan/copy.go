@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/cairn-build/cairn/pkg/dockerfile"
+	"github.com/cairn-build/cairn/pkg/hint"
 	"github.com/moby/buildkit/util/system"
 	"github.com/opencontainers/go-digest"
 	mode "github.com/tonistiigi/dchapes-mode"
@@ -82,7 +83,7 @@ func (s *stage) add(c *dockerfile.AddCommand, checks *dockerfile.Checks) error {
 // finishCopy does what COPY and ADD have in common.
 func (s *stage) finishCopy(c dockerfile.Command, plan *Copy, params *dockerfile.SourcesAndDest) error {
 	if plan.Link && chownByName(plan.Chown) {
-		return dockerfile.WithHint(fmt.Errorf("--chown=%s: user and group names can't be resolved when used with --link", plan.Chown),
+		return hint.With(fmt.Errorf("--chown=%s: user and group names can't be resolved when used with --link", plan.Chown),
 			"use numeric uid[:gid] instead")
 	}
 	if err := checkChmod(plan.Chmod); err != nil {

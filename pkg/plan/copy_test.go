@@ -59,7 +59,7 @@ func TestCopyErrors(t *testing.T) {
 		"COPY --chmod=17777 a b":                     "it should be octal string and between 0 and 07777",
 		"COPY --chmod=a=foo a b":                     "chmod",
 		"COPY --chmod=$none,x a b":                   "chmod",
-		"COPY --link --chown=me a b":                 "names can't be resolved when used with --link (use numeric uid[:gid] instead)",
+		"COPY --link --chown=me a b":                 "names can't be resolved when used with --link (hint: use numeric uid[:gid] instead)",
 		"COPY --link --chown=1:grp a b":              "names can't be resolved",
 		"COPY --checksum=" + sum + " a b":            "unknown flag: --checksum",
 		"COPY --frmo=x a b":                          "did you mean from?",

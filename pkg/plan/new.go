@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/cairn-build/cairn/pkg/dockerfile"
+	"github.com/cairn-build/cairn/pkg/hint"
 	"github.com/cairn-build/cairn/pkg/suggest"
 	"github.com/containerd/platforms"
 	"github.com/moby/patternmatcher"
@@ -212,14 +213,14 @@ func (p *planner) finish(target *Stage) {
 
 // suggested adds to an error the option that a misspelled word may mean.
 func suggested(err error, word string, options []string) error {
-	return dockerfile.WithHint(err, suggest.Hint(word, options))
+	return hint.With(err, suggest.Hint(word, options))
 }
 
 // suggestedAny is suggested for the first of several words that resembles an option.
 func suggestedAny(err error, words map[string]struct{}, options []string) error {
 	for _, w := range slices.Sorted(maps.Keys(words)) {
-		if hint := suggest.Hint(w, options); hint != "" {
-			return dockerfile.WithHint(err, hint)
+		if h := suggest.Hint(w, options); h != "" {
+			return hint.With(err, h)
 		}
 	}
 	return err

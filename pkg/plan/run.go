@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/cairn-build/cairn/pkg/dockerfile"
+	"github.com/cairn-build/cairn/pkg/hint"
 )
 
 const (
@@ -21,7 +22,7 @@ const (
 // run plans a RUN.
 func (s *stage) run(c *dockerfile.RunCommand, from []*origin) error {
 	if d := dockerfile.Devices(c); len(d) > 0 {
-		return dockerfile.WithHint(fmt.Errorf("device %s is not available: RUN --device is not supported", strings.Join(d, ", ")),
+		return hint.With(fmt.Errorf("device %s is not available: RUN --device is not supported", strings.Join(d, ", ")),
 			"devices of the host cannot be given to a step without privilege")
 	}
 	args, script, err := s.runArgs(c)
@@ -121,7 +122,7 @@ func (s *stage) network(c *dockerfile.RunCommand) (string, error) {
 }
 
 func notAllowed(entitlement string) error {
-	return dockerfile.WithHint(fmt.Errorf("%s is not allowed", entitlement), "grant it with --allow "+entitlement)
+	return hint.With(fmt.Errorf("%s is not allowed", entitlement), "grant it with --allow "+entitlement)
 }
 
 // runText is how progress shows a RUN: as written, variables expanded but not those that hold secrets.

@@ -85,7 +85,7 @@ func TestRunNetworkAndSecurity(t *testing.T) {
 		equal(t, tt.flags, []string{r.Network, r.Security}, []string{tt.network, tt.security})
 	}
 	for flags, want := range map[string]string{
-		"--network=host":                "network.host is not allowed (grant it with --allow network.host)",
+		"--network=host":                "network.host is not allowed (hint: grant it with --allow network.host)",
 		"--security=insecure":           "security.insecure is not allowed",
 		"--network=bridge":              `invalid network mode "bridge"`,
 		"--security=x":                  `security "x" is not valid`,

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/cairn-build/cairn/pkg/dockerfile"
+	"github.com/cairn-build/cairn/pkg/hint"
 	"github.com/containerd/platforms"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -184,7 +185,7 @@ func (p *planner) copyOrigin(from string, at []dockerfile.Range) (*origin, error
 		return nil, err
 	}
 	if res.Result != from {
-		return nil, dockerfile.WithHint(errors.New("variable expansion is not supported for --from"),
+		return nil, hint.With(errors.New("variable expansion is not supported for --from"),
 			"define a new stage with FROM using ARG from global scope as a workaround")
 	}
 	if i, err := strconv.Atoi(from); err == nil {

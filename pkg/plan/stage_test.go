@@ -88,7 +88,7 @@ func TestTarget(t *testing.T) {
 		}
 	}
 	_, err := newPlan(text, target("frist"))
-	wantError(t, err, `target stage "frist" could not be found (did you mean first?)`, 0)
+	wantError(t, err, `target stage "frist" could not be found (hint: did you mean first?)`, 0)
 	_, err = newPlan(text, target("3"))
 	wantError(t, err, "could not be found", 0)
 }

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"unicode"
 
+	"github.com/cairn-build/cairn/pkg/hint"
+
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 )
 
@@ -45,10 +47,7 @@ func (e *Error) Error() string {
 	if e.Err != nil {
 		fmt.Fprintf(&b, ": %s", clean(e.Err.Error()))
 	}
-	if e.Hint != "" {
-		fmt.Fprintf(&b, "; %s", e.Hint)
-	}
-	return b.String()
+	return hint.Text(b.String(), e.Hint)
 }
 
 // Unwrap returns the cause.
@@ -108,6 +107,9 @@ func (h *host) failure(op, ref string, resp *http.Response) error {
 	}
 	if own {
 		e.Hint = h.hint(resp.StatusCode)
+	}
+	if e.Hint == "" && (e.Code == "MANIFEST_UNKNOWN" || e.Code == "NAME_UNKNOWN") {
+		e.Hint = "check the name and the tag; short names are looked up on docker.io"
 	}
 	if retryStatus(resp.StatusCode) {
 		return &temporary{err: e, after: retryAfter(resp.Header.Get("Retry-After"), h.c.opts.Clock.Now())}

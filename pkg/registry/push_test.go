@@ -254,9 +254,9 @@ func TestErrors(t *testing.T) {
 	c := newClient(t, registry.Options{})
 	for _, tt := range []struct{ ref, want string }{
 		{f.host() + "/private/a:v1", "resolving " + f.host() + "/private/a:v1: " + f.host() + " answered 401 Unauthorized (UNAUTHORIZED: authentication required)" +
-			"; there is no such repository, or it needs a login (cairn login " + f.host() + ")"},
-		{f.host() + "/denied/a", "resolving " + f.host() + "/denied/a:latest: " + f.host() + " answered 403 Forbidden; it may need a login (cairn login " + f.host() + ")"},
-		{f.host() + "/none", "resolving " + f.host() + "/none:latest: " + f.host() + " answered 404 Not Found (NAME_UNKNOWN: Unknown name)"},
+			" (hint: there is no such repository, or it needs a login (cairn login " + f.host() + "))"},
+		{f.host() + "/denied/a", "resolving " + f.host() + "/denied/a:latest: " + f.host() + " answered 403 Forbidden (hint: it may need a login (cairn login " + f.host() + "))"},
+		{f.host() + "/none", "resolving " + f.host() + "/none:latest: " + f.host() + " answered 404 Not Found (NAME_UNKNOWN: Unknown name) (hint: check the name and the tag; short names are looked up on docker.io)"},
 		{"x/UPPER", "parsing reference x/UPPER: invalid reference format: repository name (x/UPPER) must be lowercase"},
 	} {
 		_, _, err := c.Resolve(t.Context(), tt.ref)

@@ -15,6 +15,8 @@ import (
 	"sync"
 	"syscall"
 
+	"github.com/cairn-build/cairn/pkg/hint"
+
 	"github.com/cairn-build/cairn/executor"
 	"github.com/cairn-build/cairn/pkg/plan"
 	"golang.org/x/sys/unix"
@@ -253,8 +255,8 @@ func (f *foreign) before() error {
 	if f == nil || !errors.Is(f.err, unix.ENOEXEC) {
 		return nil
 	}
-	return fmt.Errorf("%s is a program for %s (the stage is for %s), this machine is %s, and no interpreter for %s is registered with binfmt_misc\nhint: %s",
-		f.program, f.arch.name, f.stage, runtime.GOARCH, f.arch.name, f.advice())
+	return hint.With(fmt.Errorf("%s is a program for %s (the stage is for %s), this machine is %s, and no interpreter for %s is registered with binfmt_misc",
+		f.program, f.arch.name, f.stage, runtime.GOARCH, f.arch.name), f.advice())
 }
 
 // after explains an error of a command that was tried.
@@ -268,8 +270,7 @@ func (f *foreign) after(err error) error {
 		why = "the interpreter that is registered with binfmt_misc is not in the root filesystem, where it is looked for because it was " +
 			"registered without the flag F"
 	}
-	return fmt.Errorf("%w: %s is a program for %s, this machine is %s, and %s\nhint: %s", err, f.program, f.arch.name, runtime.GOARCH, why,
-		f.advice())
+	return hint.With(fmt.Errorf("%w: %s is a program for %s, this machine is %s, and %s", err, f.program, f.arch.name, runtime.GOARCH, why), f.advice())
 }
 
 // advice is how a machine gets what it lacks.

@@ -6,6 +6,8 @@ import (
 	"io"
 	"path"
 
+	"github.com/cairn-build/cairn/pkg/hint"
+
 	"github.com/cairn-build/cairn/pkg/layer"
 	"github.com/cairn-build/cairn/pkg/plan"
 	"github.com/cairn-build/cairn/pkg/secret"
@@ -19,8 +21,8 @@ type SecretInLayerError struct {
 }
 
 func (e *SecretInLayerError) Error() string {
-	return fmt.Sprintf("secret %q is in %s, which would be in the image\n"+
-		"hint: remove it in the same RUN, or write it to a tmpfs mount; --allow-secret-in-layer if it is meant", e.ID, e.Path)
+	return hint.Text(fmt.Sprintf("secret %q is in %s, which would be in the image", e.ID, e.Path),
+		"remove it in the same RUN, or write it to a tmpfs mount; --allow-secret-in-layer if it is meant")
 }
 
 // mounted are the secrets that a RUN sees, with their ids.

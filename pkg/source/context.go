@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/cairn-build/cairn/pkg/hint"
 	"github.com/cairn-build/cairn/pkg/layer"
 	"github.com/cairn-build/cairn/pkg/store"
 	"golang.org/x/sys/unix"
@@ -206,7 +207,8 @@ func explainLink(t layer.Tree, name string, err error) error {
 	to := path.Join(path.Dir(name), e.Linkname)
 	switch {
 	case path.IsAbs(e.Linkname) || to == ".." || strings.HasPrefix(to, "../"):
-		return fmt.Errorf("%s is a link to %s, which leads out of the build context", name, e.Linkname)
+		return hint.With(fmt.Errorf("%s is a link to %s, which leads out of the build context", name, e.Linkname),
+			"name a Dockerfile that is elsewhere with --file")
 	case errors.Is(err, fs.ErrNotExist):
 		return fmt.Errorf("%s is a link to %s, which is not there", name, e.Linkname)
 	}

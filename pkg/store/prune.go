@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/cairn-build/cairn/pkg/hint"
+
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
 )
@@ -90,7 +92,7 @@ func (p *pruner) markRefs() error {
 		}
 		if err != nil {
 			name := refName(file.Name())
-			return fmt.Errorf("ref %q: %w (hint: cairn rmi %s takes the name away)", name, err, name)
+			return hint.With(fmt.Errorf("ref %q: %w", name, err), "cairn rmi "+name+" takes the name away")
 		}
 	}
 	return nil

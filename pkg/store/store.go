@@ -35,6 +35,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/cairn-build/cairn/pkg/hint"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -120,7 +122,7 @@ func makeRoot(root string) error {
 	dir, err := os.OpenFile(root, unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
 	if errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENOTDIR) {
 		if to, err := filepath.EvalSymlinks(root); err == nil && to != root {
-			return fmt.Errorf("it is a symlink (hint: --root %s)", to)
+			return hint.With(errors.New("it is a symlink"), "--root "+to)
 		}
 		return errors.New("it is not a directory")
 	}
@@ -153,15 +155,15 @@ func vacant(dir *os.File, mode fs.FileMode) error {
 	if slices.Contains(names, "lock") && slices.Contains(names, blobsDir) {
 		return nil
 	}
-	const hint = "(hint: --root names a directory for cairn alone, which may be a new one in there)"
+	const other = "--root names a directory for cairn alone, which may be a new one in there"
 	if mode.Perm()&0o022 != 0 {
-		return fmt.Errorf("others can write to it (mode %03o) %s", mode.Perm(), hint)
+		return hint.With(fmt.Errorf("others can write to it (mode %03o)", mode.Perm()), other)
 	}
 	for _, n := range names {
 		switch n {
 		case "lock", "containers", "lost+found": // of a store begun, of a fresh file system
 		default:
-			return fmt.Errorf("it holds other files, such as %q %s", n, hint)
+			return hint.With(fmt.Errorf("it holds other files, such as %q", n), other)
 		}
 	}
 	return nil

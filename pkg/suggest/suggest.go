@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/agext/levenshtein"
+	"github.com/cairn-build/cairn/pkg/hint"
 )
 
 // Nearest returns the option that word was probably meant to be, "" where none is near: one that differs by fewer than three letters
@@ -45,12 +46,9 @@ func Hint(word string, options []string) string {
 	return ""
 }
 
-// Remark is Hint in parentheses after a space, to end an error with.
+// Remark is Hint as errors end with it (package hint).
 func Remark(word string, options []string) string {
-	if h := Hint(word, options); h != "" {
-		return " (" + h + ")"
-	}
-	return ""
+	return hint.Text("", Hint(word, options))
 }
 
 // sorted are the letters of a word, in their order.

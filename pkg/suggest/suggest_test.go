@@ -28,7 +28,7 @@ func TestNearest(t *testing.T) {
 			t.Errorf("Nearest(%q, %q) = %q, want %q", c.word, c.options, got, c.want)
 		}
 	}
-	if got := Remark("tga", []string{"tag"}); got != " (did you mean tag?)" {
+	if got := Remark("tga", []string{"tag"}); got != " (hint: did you mean tag?)" {
 		t.Errorf("Remark = %q", got)
 	}
 	if got := Remark("zzz", []string{"tag"}); got != "" {

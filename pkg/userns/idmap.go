@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/cairn-build/cairn/pkg/hint"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -88,7 +90,7 @@ func findHelper(name string) (string, error) {
 			return p, nil
 		}
 	}
-	return "", fmt.Errorf("%s is not installed (hint: install the package uidmap or shadow-utils)", name)
+	return "", hint.With(fmt.Errorf("%s is not installed", name), "install the package uidmap or shadow-utils")
 }
 
 // singleMaps maps one user and one group to root.
@@ -176,7 +178,7 @@ func subIDs(path string, uid int, names []string) ([]extent, error) {
 		}
 	}
 	if len(extents) == 0 {
-		return nil, fmt.Errorf("%s has no range for uid %d (hint: %s)", path, uid, addSubIDs(names))
+		return nil, hint.With(fmt.Errorf("%s has no range for uid %d", path, uid), addSubIDs(names))
 	}
 	return extents, nil
 }

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/cairn-build/cairn/pkg/hint"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -295,10 +297,10 @@ func readNumber(path string) (n int, ok bool) {
 
 // explain adds the likeliest cause to the refusal of a rung, as a hint of what would help.
 func explain(err error) error {
-	if strings.Contains(err.Error(), "hint: ") {
+	if _, has := hint.Of(err); has != "" {
 		return err
 	}
-	return fmt.Errorf("%w\nhint: %s", err, cause(err))
+	return hint.With(err, cause(err))
 }
 
 func cause(err error) string {

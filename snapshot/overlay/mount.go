@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/cairn-build/cairn/pkg/hint"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -80,21 +82,22 @@ func mountOne(target string, lowers []string, writable string) error {
 		err = mountWith(target, o.without("volatile"), paths)
 	}
 	if err != nil && !errors.Is(err, errTooMany) {
-		return fmt.Errorf("mounting an overlay of %d layers: %w%s", len(lowers), err, hint(err, writable))
+		return explain(fmt.Errorf("mounting an overlay of %d layers: %w", len(lowers), err), writable)
 	}
 	return err
 }
 
-// hint says what is probably wrong when the kernel has refused a mount; it says no more than an error number itself.
-func hint(err error, writable string) string {
+// explain says what is probably wrong when the kernel has refused a mount; it says no more than an error number itself.
+func explain(err error, writable string) error {
 	var fs unix.Statfs_t
 	switch {
 	case errors.Is(err, unix.EPERM):
-		return " (not in a user and mount namespace of its own, or mounts are forbidden here)"
+		return fmt.Errorf("%w (not in a user and mount namespace of its own, or mounts are forbidden here)", err)
 	case errors.Is(err, unix.EINVAL) && writable != "" && unix.Statfs(writable, &fs) == nil && fs.Type == unix.OVERLAYFS_SUPER_MAGIC:
-		return " (the store is on an overlay file system, which cannot hold the changes of another one: put it on a volume or a tmpfs)"
+		return hint.With(fmt.Errorf("%w (the store is on an overlay file system, which cannot hold the changes of another one)", err),
+			"keep state on a volume or a tmpfs: --root DIR, where an emptyDir or the like is mounted")
 	}
-	return ""
+	return err
 }
 
 // mountWith mounts by mount(2), or by the new mount API where the options are too long.

@@ -17,6 +17,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/cairn-build/cairn/pkg/hint"
+
 	"github.com/cairn-build/cairn/pkg/containers/core"
 	"github.com/cairn-build/cairn/pkg/containers/native"
 	"github.com/containerd/containerd/v2/client"
@@ -56,7 +58,7 @@ var _ core.Backend = (*Backend)(nil)
 // New connects to the daemon. It starts none: AutoStart and RootlessModeEnabled without a SocketPath are refused.
 func New(c core.ContainerdConfig) (*Backend, error) {
 	if c.SocketPath == "" && (c.AutoStart || c.RootlessMode == core.RootlessModeEnabled) {
-		return nil, fmt.Errorf("%w: no containerd is started here (hint: start it and give its SocketPath)", core.ErrBackendNotAvailable)
+		return nil, hint.With(fmt.Errorf("%w: no containerd is started here", core.ErrBackendNotAvailable), "start it and give its SocketPath")
 	}
 	if c.SocketPath == "" {
 		c.SocketPath = defaultSocket

@@ -7,6 +7,8 @@ import (
 	"path"
 	"path/filepath"
 
+	"github.com/cairn-build/cairn/pkg/hint"
+
 	"github.com/cairn-build/cairn/pkg/containers/core"
 	"github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/contrib/seccomp"
@@ -117,7 +119,7 @@ func networking(n *core.NetworkConfig) ([]oci.SpecOpts, error) {
 	case "none":
 		return nil, nil // a namespace of its own with nothing in it is the default
 	}
-	return nil, fmt.Errorf("network mode %q: %w (hint: host or none)", n.Mode, core.ErrNotSupported)
+	return nil, hint.With(fmt.Errorf("network mode %q: %w", n.Mode, core.ErrNotSupported), "host or none")
 }
 
 // privileges come last: the filter of system calls depends on the capabilities.

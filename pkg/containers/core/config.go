@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+
+	"github.com/cairn-build/cairn/pkg/hint"
 )
 
 // BackendConfig is the configuration of a backend. Its type says which.
@@ -151,7 +153,7 @@ func NewBackend(c BackendConfig) (Backend, error) {
 	}
 	f, ok := GetBackendFactory(c.BackendType())
 	if !ok {
-		return nil, fmt.Errorf("%w: %s (hint: import the package that provides it)", ErrBackendNotAvailable, c.BackendType())
+		return nil, hint.With(fmt.Errorf("%w: %s", ErrBackendNotAvailable, c.BackendType()), "import the package that provides it")
 	}
 	return f(c)
 }

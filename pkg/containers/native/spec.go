@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/cairn-build/cairn/pkg/hint"
+
 	"github.com/cairn-build/cairn/executor"
 	"github.com/cairn-build/cairn/pkg/containers/core"
 	"github.com/cairn-build/cairn/pkg/engine"
@@ -99,7 +101,7 @@ func network(n *core.NetworkConfig, spec *executor.Spec) error {
 	case "none":
 		spec.Network = executor.NetworkNone
 	default:
-		return fmt.Errorf("network mode %q: %w (hint: host or none)", n.Mode, core.ErrNotSupported)
+		return hint.With(fmt.Errorf("network mode %q: %w", n.Mode, core.ErrNotSupported), "host or none")
 	}
 	for name, asked := range map[string]bool{
 		"restricted egress": n.RestrictEgress && n.Mode != "none", "port mappings": len(n.PortMappings) > 0, "name servers": len(n.DNS) > 0,
