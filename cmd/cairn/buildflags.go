@@ -41,7 +41,7 @@ func buildFlags() []cli.Flag {
 		text("metadata-file", "write digests and names as JSON to `FILE`"),
 		text("progress", "`auto|plain|tty|rawjson|quiet` how progress is shown"),
 		&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "print the image ID and nothing else"},
-		&cli.IntFlag{Name: "jobs", Aliases: []string{"j"}, Usage: "work on at most `N` steps at once; 0 is no limit"},
+		&cli.IntFlag{Name: "jobs", Aliases: []string{"j"}, Usage: "work on at most `N` steps at once, and with 1 on nothing else; 0 is no limit"},
 		yes("check", "check the Dockerfile and build nothing; short for --call check"),
 		text("call", "`build|check|outline|targets[,format=json]` what is asked for; all but build only tell about the Dockerfile"),
 		yes("load", "refused: there is no daemon to load into; use --output type=docker"),

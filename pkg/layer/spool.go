@@ -5,38 +5,50 @@ import (
 	"io"
 	"os"
 	"sync"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
-	// spoolMemory is how much of what a compressor is behind is kept in memory; spoolFile how much more in a file. After that writing waits.
+	// spoolMemory is how much of what a compressor is behind is kept in memory; spoolFile how much more in a file, but no more than a part of what
+	// is free on its disk. After that writing waits.
 	spoolMemory = 4 << 20
-	spoolFile   = 1 << 30
+	spoolFile   = 256 << 20
+	spoolPart   = 4
+	spoolLeast  = 1 << 20
 )
 
 // spool is a queue before a slow writer, which a goroutine of its own serves: writing to it waits for the disk at most, until the file is full
-// too. Whoever has written to one must call Close or abort.
+// too. It is a convenience: a file that cannot be had, or written to, makes writing wait, and is no error. Whoever has written to one must call
+// Close or abort.
 type spool struct {
 	dst io.WriteCloser
 	// open makes the file, nameless, when it is needed.
 	open func() (*os.File, error)
-	done chan struct{}
+	// limit is the most that the file may hold.
+	limit int64
+	done  chan struct{}
 
 	mu   sync.Mutex
 	cond *sync.Cond
-	// queue comes before what is in the file from read to written.
-	queue         [][]byte
-	queued        int
-	free          [][]byte
+	// queue comes before what is in the file.
+	queue  [][]byte
+	queued int
+	free   [][]byte
+	// file is a ring of size bytes, which holds those from read to written; full is set where no more is put into it.
 	file          *os.File
+	size          int64
 	read, written int64
-	ended         bool
+	full          bool
+	// ended is set when nothing more is written, closed when dst has everything.
+	ended, closed bool
 	err           error
 }
 
 var errAborted = errors.New("the layer is given up")
 
 func newSpool(dst io.WriteCloser, open func() (*os.File, error)) *spool {
-	s := &spool{dst: dst, open: open, done: make(chan struct{})}
+	s := &spool{dst: dst, open: open, limit: spoolFile, done: make(chan struct{})}
 	s.cond = sync.NewCond(&s.mu)
 	go s.run()
 	return s
@@ -45,28 +57,56 @@ func newSpool(dst io.WriteCloser, open func() (*os.File, error)) *spool {
 func (s *spool) Write(p []byte) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for s.err == nil && s.written-s.read >= spoolFile {
-		s.cond.Wait()
+	for total := 0; ; {
+		n, err := s.accept(p[total:])
+		if total += n; err != nil || total == len(p) {
+			return total, err
+		}
+		if n == 0 {
+			s.cond.Wait()
+		}
 	}
+}
+
+// accept takes as much of p as there is room for now.
+func (s *spool) accept(p []byte) (int, error) {
 	if s.err != nil {
 		return 0, s.err
 	}
 	defer s.cond.Broadcast()
-	if s.read == s.written && s.queued+len(p) <= spoolMemory {
+	if s.read == s.written && (len(s.queue) == 0 || s.queued+len(p) <= spoolMemory) {
 		s.queue, s.queued = append(s.queue, append(s.spare(), p...)), s.queued+len(p)
 		return len(p), nil
 	}
-	if s.file == nil {
-		if s.file, s.err = s.open(); s.err != nil {
-			return 0, s.err
-		}
+	if s.file == nil && !s.full {
+		s.full = !s.begin()
 	}
-	n, err := s.file.WriteAt(p, s.written)
+	if s.full {
+		return 0, nil
+	}
+	at := s.written % s.size
+	n, err := s.file.WriteAt(p[:min(int64(len(p)), s.size-at, s.size-(s.written-s.read))], at)
 	s.written += int64(n)
+	s.full = err != nil
+	return n, nil
+}
+
+// begin makes the file; it reports whether there is one.
+func (s *spool) begin() bool {
+	f, err := s.open()
 	if err != nil {
-		s.err = err
+		return false
 	}
-	return n, err
+	var fs unix.Statfs_t
+	if err := unix.Fstatfs(int(f.Fd()), &fs); err == nil {
+		s.size = min(s.limit, int64(fs.Bavail)*fs.Bsize/spoolPart)
+	}
+	if s.size < spoolLeast {
+		_ = f.Close()
+		return false
+	}
+	s.file = f
+	return true
 }
 
 // spare is a buffer to be used again.
@@ -104,11 +144,12 @@ func (s *spool) run() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.file != nil {
-		s.err = errors.Join(s.err, s.file.Close())
+		_ = s.file.Close() // it has no name, and nothing of it is wanted any more
 	}
 	if s.err == nil {
 		s.err = s.dst.Close()
 	}
+	s.closed = true
 }
 
 // stretch is a part of the file.
@@ -128,7 +169,8 @@ func (s *spool) next() (b []byte, from stretch, end bool) {
 		case len(s.queue) > 0:
 			return s.queue[0], from, false
 		case s.read < s.written:
-			return nil, stretch{s.file, s.read, s.written - s.read}, false
+			at := s.read % s.size
+			return nil, stretch{s.file, at, min(s.written-s.read, s.size-at)}, false
 		case s.ended:
 			return nil, from, true
 		}
@@ -151,9 +193,9 @@ func (s *spool) taken(b []byte, from stretch, err error) {
 		}
 		return
 	}
-	if s.read += int64(len(b)); s.read == s.written {
-		s.read, s.written = 0, 0
-	}
+	s.read += int64(len(b))
+	// What has been read takes no room from the layer's own blob; where that is not to be had it waits for the next round.
+	_ = unix.Fallocate(int(from.file.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, from.off, int64(len(b)))
 }
 
 // end says that nothing more is written; Close also waits until the writer has got everything and is closed.
@@ -168,13 +210,15 @@ func (s *spool) end() {
 func (s *spool) Close() error {
 	s.end()
 	<-s.done
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	return s.err
 }
 
-// abort gives up; the writer is not used any more when it returns.
+// abort gives up what has not ended well; the writer is not used any more when it returns.
 func (s *spool) abort() {
 	s.mu.Lock()
-	if s.err == nil {
+	if s.err == nil && !s.closed {
 		s.err = errAborted
 	}
 	s.cond.Broadcast()

@@ -6,6 +6,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
 	"testing"
 	"time"
 )
@@ -24,6 +25,10 @@ func (g *gated) Write(p []byte) (int, error) {
 	}
 	return g.Buffer.Write(p)
 }
+
+type closer struct{ io.Writer }
+
+func (closer) Close() error { return nil }
 
 // noisy writes a layer of size bytes that do not compress.
 func noisy(t *testing.T, w *Writer, size int64) {
@@ -100,5 +105,49 @@ func TestSpoolFails(t *testing.T) {
 	w.Abort()
 	if err := w.Add(Entry{Path: "z", Type: File, Size: 8 << 20}, io.LimitReader(rand.NewChaCha8([32]byte{}), 8<<20)); !errors.Is(err, errAborted) {
 		t.Errorf("adding to a layer that was given up: %v", err)
+	}
+}
+
+// TestSpoolFile: what does not fit into memory goes round in a file of a fixed size, or waits where the file cannot be had.
+func TestSpoolFile(t *testing.T) {
+	files := map[string]func(name string) (*os.File, error){
+		"a ring":                os.Create,
+		"one that is not there": os.Open,
+		"one that takes nothing": func(name string) (*os.File, error) {
+			if err := os.WriteFile(name, nil, 0o600); err != nil {
+				return nil, err
+			}
+			return os.Open(name)
+		},
+	}
+	for what, open := range files {
+		t.Run(what, func(t *testing.T) {
+			name := filepath.Join(t.TempDir(), "file")
+			dst := &gated{open: make(chan struct{})}
+			s := newSpool(closer{dst}, func() (*os.File, error) {
+				close(dst.open) // memory is full
+				return open(name)
+			})
+			s.limit = spoolLeast
+			src := rand.NewChaCha8([32]byte{2})
+			want := make([]byte, 20<<20)
+			_, _ = src.Read(want)
+			for rest := want; len(rest) > 0; {
+				n := min(len(rest), 1+int(src.Uint64()%70_000))
+				if _, err := s.Write(rest[:n]); err != nil {
+					t.Fatal(err)
+				}
+				rest = rest[n:]
+			}
+			if err := s.Close(); err != nil || !bytes.Equal(dst.Bytes(), want) {
+				t.Errorf("%v; %d bytes of %d", err, dst.Len(), len(want))
+			}
+			if fi, err := os.Stat(name); err == nil && fi.Size() > spoolLeast {
+				t.Errorf("the file has %d bytes", fi.Size())
+			}
+			if s.abort(); s.Close() != nil {
+				t.Error("giving up what has ended well spoils it")
+			}
+		})
 	}
 }

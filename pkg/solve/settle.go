@@ -6,6 +6,7 @@ import (
 
 	"github.com/cairn-build/cairn/pkg/cache"
 	"github.com/cairn-build/cairn/pkg/layer"
+	"github.com/cairn-build/cairn/pkg/progress"
 )
 
 // maxSettling is how many layers of one stage are compressed behind its steps' backs.
@@ -43,6 +44,7 @@ func (st *stage) later(ctx context.Context, k cache.Key, m Made, f finishing) er
 		}
 		if it.err != nil {
 			it.err = at(step, fmt.Errorf("finishing the layer: %w", it.err))
+			st.fail(it.err)
 			return
 		}
 		st.offer(it.layer, false)
@@ -59,10 +61,23 @@ func (st *stage) later(ctx context.Context, k cache.Key, m Made, f finishing) er
 	return nil
 }
 
-// settle waits for the unfinished layers and puts what they became in their places.
-func (st *stage) settle() (err error) {
+// settle waits for the unfinished layers and puts what they became in their places. The wait is shown where there is one.
+func (st *stage) settle(ctx context.Context) (err error) {
+	var v *progress.Vertex
+	defer func() {
+		if v != nil {
+			v.Done(err)
+		}
+	}()
 	for _, it := range st.settling {
-		<-it.done
+		select {
+		case <-it.done:
+		default:
+			if v == nil {
+				v = progress.Start(ctx, st.vertex("layers"), "["+st.plan.Name+"] compressing layers")
+			}
+			<-it.done
+		}
 		if err == nil {
 			err = it.err
 		}

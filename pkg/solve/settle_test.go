@@ -107,3 +107,62 @@ func TestOneJobFinishesFirst(t *testing.T) {
 	w.snaps.rest = func() error { return errors.New("a layer was left unfinished") }
 	w.mustSolve("FROM scratch\nRUN one\nRUN two\n", func(o *Options) { o.Reuse.Jobs = 1 })
 }
+
+// TestFailureEndsOtherStages: what cannot succeed any more is not carried on while layers are finished, and is told with what went wrong there.
+func TestFailureEndsOtherStages(t *testing.T) {
+	w := newWorld(t)
+	broken, exit := errors.New("the disk is full"), errors.New("exit code 1")
+	ended := make(chan struct{})
+	w.snaps.rest = func() error {
+		select {
+		case <-ended:
+			return broken
+		case <-time.After(30 * time.Second):
+			return errors.New("the other stage goes on until the layer is finished")
+		}
+	}
+	other := make(chan struct{})
+	w.run = func(ctx context.Context, spec executor.Spec) error {
+		switch cmd := spec.Process.Args[len(spec.Process.Args)-1]; {
+		case strings.Contains(cmd, "fails"):
+			<-other
+			return exit
+		case strings.Contains(cmd, "other"):
+			close(other)
+			<-ctx.Done()
+			close(ended)
+			return errors.New("killed")
+		}
+		return nil
+	}
+	_, err := w.solve("FROM scratch AS a\nRUN one\nRUN fails\nFROM scratch AS b\nRUN other\nFROM b\nCOPY --from=a / /\n")
+	if !errors.Is(err, exit) || !errors.Is(err, broken) || strings.Contains(err.Error(), "killed") {
+		t.Errorf("it ended with %v", err)
+	}
+}
+
+// TestFailingToFinishEndsTheStep: nobody waits for a step whose stage has lost a layer.
+func TestFailingToFinishEndsTheStep(t *testing.T) {
+	w := newWorld(t)
+	broken := errors.New("the disk is full")
+	running := make(chan struct{})
+	w.snaps.rest = func() error {
+		<-running
+		return broken
+	}
+	w.run = func(ctx context.Context, spec executor.Spec) error {
+		if !strings.Contains(spec.Process.Args[len(spec.Process.Args)-1], "two") {
+			return nil
+		}
+		close(running)
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(30 * time.Second):
+			return errors.New("the step was not ended")
+		}
+	}
+	if _, err := w.solve("FROM scratch\nRUN one\nRUN two\n"); !errors.Is(err, broken) || strings.Contains(err.Error(), "not ended") {
+		t.Errorf("it ended with %v", err)
+	}
+}

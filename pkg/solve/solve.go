@@ -7,8 +7,10 @@ package solve
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"sync"
 	"time"
 
 	"github.com/cairn-build/cairn/executor"
@@ -70,7 +72,8 @@ type CacheOptions struct {
 	// NoCache carries every step out; its result is still recorded. NoCacheFilter limits that to stages by name.
 	NoCache       bool
 	NoCacheFilter []string
-	// Jobs is how many steps of one platform may work at once; 0 is no limit but the graph's.
+	// Jobs is how many steps of one platform may work at once; 0 is no limit but the graph's. With 1 nothing else is done at once either;
+	// otherwise up to two layers of a stage are compressed while its next steps run, and they count for nothing here.
 	Jobs int
 }
 
@@ -138,6 +141,8 @@ func (r *Result) Of(st *plan.Stage) []Made {
 // Solve carries out a plan and returns what became of its target. It stops at the first error.
 func Solve(ctx context.Context, p *plan.Plan, o Options) (*Result, error) {
 	s := &solver{Options: o, stages: map[*plan.Stage]*pending{}, platform: p.Platform, inImage: map[*plan.Stage]bool{}, background: ctx}
+	ctx, s.cancel = context.WithCancelCause(ctx)
+	defer s.cancel(nil)
 	for st := p.Target(); st != nil && o.Offer != nil; st = st.Base.Stage {
 		s.inImage[st] = true
 	}
@@ -157,7 +162,7 @@ func Solve(ctx context.Context, p *plan.Plan, o Options) (*Result, error) {
 		})
 	}
 	if err := g.Wait(); err != nil {
-		return nil, err
+		return nil, s.failure(err)
 	}
 	return s.stages[p.Target()].result, nil
 }
@@ -170,10 +175,35 @@ type solver struct {
 	stages   map[*plan.Stage]*pending
 	// inImage are the stages whose layers are the target's too: itself and those it is built on.
 	inImage map[*plan.Stage]bool
-	// background is the context of what is finished although another step has failed: the layers that are there.
+	// background is the context of what is finished although a step of this plan has failed: the layers that are there.
 	background context.Context
+	// cancel ends everything else. What only ends because of that is no failure of its own.
+	cancel context.CancelCauseFunc
+	mu     sync.Mutex
+	// failures are why, the first of them first.
+	failures []error
 	// emulators is what was found out about programs for other machines.
 	emulators emulators
+}
+
+// fail ends what the steps of the plan are doing.
+func (s *solver) fail(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.failures) == 0 || !errors.Is(err, context.Canceled) {
+		s.failures = append(s.failures, err)
+	}
+	s.cancel(err)
+}
+
+// failure is what the build has failed for: err, if nothing was before it.
+func (s *solver) failure(err error) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.failures) == 0 {
+		return err
+	}
+	return errors.Join(s.failures...)
 }
 
 // pending is a stage that is being solved.

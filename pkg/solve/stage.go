@@ -36,9 +36,12 @@ func (s *solver) stage(ctx context.Context, p *plan.Stage) (*Result, error) {
 	if err := st.from(ctx); err != nil {
 		return nil, err
 	}
-	// What is there is kept also if a later step fails.
 	err := st.steps(ctx)
-	if serr := st.settle(); err == nil {
+	if err != nil && ctx.Err() == nil {
+		// Nobody goes on meanwhile. But what has been made here is finished and kept, so that the next build need not make it again.
+		st.fail(err)
+	}
+	if serr := st.settle(ctx); err == nil {
 		err = serr
 	}
 	if err != nil {
