@@ -25,15 +25,18 @@ type Delivery struct {
 	// repos are those to push to.
 	repos []string
 
-	mu    sync.Mutex
-	early *progress.Vertex // of the background; nil until there is something to do
-	err   error            // how the background ended
+	mu     sync.Mutex
+	behind *progress.Vertex // of the background; nil until there is something to do
+	err    error            // how the background ended
 }
 
 // Begin opens the way to an output. The images of req may be missing: Finish is given them. Stop must be called.
 func Begin(ctx context.Context, o Output, req Request, d Deps) (*Delivery, error) {
 	if err := Check([]Output{o}, req.Names, max(1, len(req.Images)), d.Stdout); err != nil {
 		return nil, err
+	}
+	if err := o.writable(); err != nil {
+		return nil, fmt.Errorf("exporting to type=%s: %w", o.Type, err)
 	}
 	e, err := newExporter(o, req, d)
 	if err != nil {
@@ -71,14 +74,19 @@ func (x *Delivery) Offer(l layer.Layer, base bool) {
 func (x *Delivery) begun() *progress.Vertex {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if x.early == nil {
+	if x.behind == nil {
 		name := "exporting layers"
 		if len(x.repos) > 0 {
 			name = "pushing layers"
 		}
-		x.early = progress.Start(x.ctx, "layers/"+x.Type+"/"+x.Dest, name)
+		x.behind = progress.Start(x.ctx, x.id("layers"), name)
 	}
-	return x.early
+	return x.behind
+}
+
+// id is that of a vertex; there may be several outputs of one type.
+func (x *Delivery) id(part string) string {
+	return fmt.Sprintf("%s/%s/%s/%v", part, x.Type, x.Dest, x.Attrs)
 }
 
 // advance does for a layer what can be done before the image is known.
@@ -134,9 +142,9 @@ func (x *Delivery) Finish(ctx context.Context, images []image.Spec) (Result, err
 	if err := Check([]Output{x.Output}, x.Names, len(images), x.Stdout); err != nil {
 		return Result{}, err
 	}
-	x.settle()
+	x.join()
 	x.Images = images
-	x.vertex = progress.Start(ctx, "export/"+x.Type+"/"+x.Dest, vertexName(x.Output))
+	x.vertex = progress.Start(ctx, x.id("export"), vertexName(x.Output))
 	res, err := x.run(ctx)
 	if err != nil {
 		err = fmt.Errorf("exporting to type=%s: %w", x.Type, err)
@@ -148,21 +156,21 @@ func (x *Delivery) Finish(ctx context.Context, images []image.Spec) (Result, err
 // Stop ends what is still under way in the background, and returns when it has ended.
 func (x *Delivery) Stop() {
 	x.stop()
-	x.settle()
+	x.join()
 }
 
-// settle waits for the background and shows how it ended.
-func (x *Delivery) settle() {
+// join waits for the background and shows how it ended.
+func (x *Delivery) join() {
 	x.work.Wait()
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if x.early == nil {
+	if x.behind == nil {
 		return
 	}
 	err := x.err
 	if err == nil {
 		err = context.Cause(x.ctx)
 	}
-	x.early.Done(err)
-	x.early = nil
+	x.behind.Done(err)
+	x.behind = nil
 }

@@ -4,11 +4,15 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"os"
+	"path/filepath"
 	"sync"
+	"syscall"
 	"testing"
 
 	"github.com/cairn-build/cairn/pkg/export"
 	"github.com/cairn-build/cairn/pkg/export/exporttest"
+	"github.com/cairn-build/cairn/pkg/progress"
 	"github.com/cairn-build/cairn/pkg/registry"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -90,5 +94,68 @@ func TestDeliveryIsRefused(t *testing.T) {
 	begin(t, f, &faulty{pushes: newPushes(), times: 100, err: want})
 	if err := <-refused; !errors.Is(err, want) {
 		t.Errorf("refused with %v", err)
+	}
+}
+
+// TestBeginRefusesDestinations: what cannot be written at the end is refused before anything is built, and nothing is left of the trial.
+func TestBeginRefusesDestinations(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "file")
+	if err := os.WriteFile(file, []byte("mine"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f := exporttest.New(t)
+	for output, want := range map[string]error{
+		"type=oci,dest=" + dir:                          syscall.EISDIR,
+		"type=tar,dest=" + dir + "/none/x":              syscall.ENOENT,
+		"type=docker,dest=" + file + "/x":               syscall.ENOTDIR,
+		"type=local,dest=" + file:                       syscall.ENOTDIR,
+		"type=oci,tar=false,dest=" + file:               syscall.ENOTDIR,
+		"type=oci,dest=" + file:                         nil,
+		"type=oci,dest=/dev/null":                       nil,
+		"type=local,dest=" + dir + "/none/which/is/new": nil,
+	} {
+		x, err := export.Begin(t.Context(), parse(t, output), f.Request, f.Deps)
+		if !errors.Is(err, want) {
+			t.Errorf("%s: %v, want %v", output, err, want)
+		}
+		if err == nil {
+			x.Stop()
+		}
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) != 1 {
+		t.Errorf("%v, %v", left, err)
+	}
+}
+
+type sink func(progress.Event)
+
+func (s sink) Event(e progress.Event) { s(e) }
+
+// TestOutputsOfOneType: each has vertices of its own.
+func TestOutputsOfOneType(t *testing.T) {
+	f := exporttest.New(t)
+	var mu sync.Mutex
+	seen := map[string]int{}
+	ctx := progress.With(t.Context(), sink(func(e progress.Event) {
+		mu.Lock()
+		defer mu.Unlock()
+		if e.Kind == progress.Completed {
+			seen[e.Vertex]++
+		}
+	}))
+	for _, name := range []string{"a", "b"} {
+		f.Deps.Registry = newPushes()
+		if _, err := export.Export(ctx, parse(t, "type=registry,name=example.com/"+name), f.Request, f.Deps); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for id, n := range seen {
+		if n != 1 {
+			t.Errorf("vertex %s ended %d times", id, n)
+		}
+	}
+	if len(seen) < 2 {
+		t.Errorf("%v", seen)
 	}
 }

@@ -23,6 +23,20 @@ func WriteFile(path string, data []byte) error {
 	})
 }
 
+// writable says before anything is built that the destination is no place for the output. What is well now may still go wrong at the end.
+func (o Output) writable() error {
+	switch {
+	case o.Dest == "" || o.Dest == Stdout:
+		return nil
+	case o.Type != TypeLocal && o.flag(attrTar, true):
+		return CheckFile(o.Dest)
+	}
+	if fi, err := os.Stat(o.Dest); err == nil && !fi.IsDir() {
+		return fmt.Errorf("writing %s: %w", o.Dest, syscall.ENOTDIR)
+	}
+	return nil
+}
+
 // ReplaceFile is WriteFile for content that is made while it is written.
 func ReplaceFile(path string, fill func(io.Writer) error) error { return replaceFile(path, fill) }
 
