@@ -139,7 +139,8 @@ func (l *lander) index() (*Index, error) {
 		if ok {
 			rest = rest[1:]
 		}
-		implied := anyEntry(rest[:endBelow(rest, e.Path)])
+		under := moved[i+1:]
+		implied := anyEntry(rest[:endBelow(rest, e.Path)]) || anyEntry(under[:endBelow(under, e.Path)])
 		switch {
 		case ok && entries[j].Type == Whiteout && e.Type != Whiteout && (!implied || e.Type == Dir):
 			e.Opaque = e.Type == Dir

@@ -6,6 +6,8 @@ import (
 	"flag"
 	"io/fs"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -165,5 +167,21 @@ func TestStackOfImplicitDirectories(t *testing.T) {
 	got, err := Stack(ixs, nil).ReadDir("usr/lib")
 	if err != nil || len(got) != 50 {
 		t.Errorf("%d entries, %v", len(got), err)
+	}
+}
+
+// TestStackOfAFileThatIsADirectory: a layer that names one path in two ways, through links of the layer below, has a file there and something in it. The
+// directory wins, on disk and in the stack.
+func TestStackOfAFileThatIsADirectory(t *testing.T) {
+	lowerDir, upperDir := t.TempDir(), t.TempDir()
+	lower, err := unpackTar(t, lowerDir, nil, rd("a"), rl("a/b", "../etc"), rl("b", "etc"))
+	must(t, err)
+	upper, err := unpackTar(t, upperDir, Stack([]*Index{lower}, nil), th("b/c/d/.wh..wh..opq", tar.TypeReg), rf("a/b/c", "file"), rl("b/c/d", "b"))
+	must(t, err)
+	fi, err := os.Lstat(filepath.Join(upperDir, "etc/c"))
+	must(t, err)
+	e, err := Stack([]*Index{lower, upper}, nil).Lstat("etc/c")
+	if err != nil || !fi.IsDir() || e.Type != Dir {
+		t.Errorf("a %v on disk, a %v in the stack, %v", fi.Mode(), e.Type, err)
 	}
 }
