@@ -9,6 +9,7 @@
 //	ui.go      the rules for output, errors, hints and exit codes
 //	values.go  the values of flags: hosts, limits, secrets, platforms
 //	enter.go   into namespaces, where the work is done
+//	memory.go  how much memory the collector lets grow
 //	parts.go   putting together what builds and runs work with
 //	build.go, run.go, push.go (and pull), images.go, registry.go: the commands
 //	storecmds.go (tag, rmi, inspect), history.go, archivecmds.go (save, load), system.go, login.go: those over the local store
@@ -18,6 +19,7 @@ package main
 import "os"
 
 func main() {
+	boundMemory()
 	os.Exit(execute(invocation{
 		args:   os.Args,
 		env:    newEnvironment(os.Environ()),

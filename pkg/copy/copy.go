@@ -87,15 +87,34 @@ func NewRequest(c *plan.Copy, files layer.Tree, remote []Source) Request {
 // Independent reports whether the result does not depend on the stage.
 func (r Request) Independent() bool { return r.Link && r.Chmod == "" }
 
-// Result is the content of the new layer. Close it when the layer has been written.
+// Result is the content of the new layer: what differs from the stage and the directories that lead there. Nothing has been read of the files yet.
+// Close it when the layer has been written.
 type Result struct {
-	// Items are what differs from the stage and the directories that lead there, in no particular order. Nothing has been read
-	// of the files yet.
-	Items []layer.Item
 	// Warnings are sentences about what may not be meant.
 	Warnings []string
 
+	nodes  []*node // sorted as in a layer
 	spools []*spool
+}
+
+// Items returns the content, sorted as in a layer.
+func (r *Result) Items(ctx context.Context) ([]layer.Item, error) { return itemsOf(ctx, r.nodes) }
+
+// Write writes the content to a layer. It can be called once: what has been written is let go, for there may be very much of it.
+func (r *Result) Write(ctx context.Context, w *layer.Writer) error {
+	w.Expect(len(r.nodes))
+	for i, n := range r.nodes {
+		r.nodes[i] = nil
+		it, err := n.item(ctx)
+		if err != nil {
+			return err
+		}
+		if err := layer.WriteItem(ctx, w, it); err != nil {
+			return err
+		}
+	}
+	r.nodes = nil
+	return nil
 }
 
 // Close removes what was spooled. It may be called twice.
@@ -132,7 +151,7 @@ func Entries(ctx context.Context, r Request) (*Result, error) {
 		_ = c.res.Close()
 		return nil, err
 	}
-	if c.res.Items, err = c.up.items(ctx); err != nil {
+	if c.res.nodes, err = c.up.changes(ctx); err != nil {
 		_ = c.res.Close()
 		return nil, err
 	}
@@ -237,13 +256,16 @@ func (c *copier) mkdirAll(name string, perm int64) error {
 	}
 	e = layer.Entry{Path: name, Type: layer.Dir, Mode: perm, ModTime: c.req.Time}
 	c.owner.apply(&e)
-	c.up.put(&node{Item: layer.Item{Entry: e}})
+	c.up.put(&node{Entry: e})
 	return nil
 }
 
 // place puts what was found in a source below (or at) dst.
 func (c *copier) place(f found, dst string, t layer.Tree, links *linkGroup) error {
-	target := path.Join(dst, f.rel)
+	target := f.entry.Path
+	if p := path.Join(dst, f.rel); p != target { // else the string that is there is as good
+		target = p
+	}
 	at, exists, err := c.up.lstat(target)
 	if err != nil {
 		return err
@@ -265,10 +287,9 @@ func (c *copier) place(f found, dst string, t layer.Tree, links *linkGroup) erro
 	}
 	c.owner.apply(&e)
 	c.mode.apply(&e)
-	n := &node{Item: layer.Item{Entry: e}}
+	n := &node{Entry: e}
 	if e.Type == layer.File {
-		n.digest = digestOf(t, f.name)
-		n.Open = opener(t, f.name)
+		n.content, n.summed, n.Digest = &treeFile{t, f.name}, e.Digest != "", ""
 		if n.link, err = links.of(t, f.name); err != nil {
 			return err
 		}
@@ -295,7 +316,7 @@ func (c *copier) placeDir(f found, e, at layer.Entry, exists bool) error {
 	}
 	e.Opaque = false
 	if e.Path != "." {
-		c.up.put(&node{Item: layer.Item{Entry: e}})
+		c.up.put(&node{Entry: e})
 	}
 	return nil
 }

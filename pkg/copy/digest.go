@@ -41,60 +41,44 @@ type File struct {
 
 // Inventory returns Digest's answer and what it is made of, for who wants to know which file changed. The list is made when it is asked for.
 func Inventory(ctx context.Context, r Request) (digest.Digest, func() []File, error) {
-	own, err := r.owner()
-	if err != nil {
-		return "", nil, err
-	}
-	md, err := parseMode(r.Chmod)
-	if err != nil {
-		return "", nil, err
-	}
-	recs, err := r.records(ctx)
-	if err != nil {
-		return "", nil, err
-	}
-	if err := digestFiles(ctx, recs); err != nil {
-		return "", nil, err
-	}
 	d := digest.Canonical.Digester()
 	var buf []byte
-	for i := range recs {
-		e := &recs[i].entry
-		own.apply(e)
-		md.apply(e)
-		buf = recs[i].append(buf[:0])
-		if _, err := d.Hash().Write(buf); err != nil {
-			return "", nil, err
+	var kept []record
+	batches := 0
+	err := r.batches(ctx, func(recs []record) error {
+		if batches++; batches == 1 {
+			kept = recs
 		}
+		for i := range recs {
+			buf = recs[i].append(buf[:0])
+			if _, err := d.Hash().Write(buf); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return "", nil, err
 	}
-	files := func() []File { return filesOf(recs) }
-	if len(recs) > keptRecords {
-		files = func() []File { return r.filesAgain(ctx, own, md) }
+	if batches <= 1 {
+		return d.Digest(), func() []File { return filesOf(nil, kept) }, nil
 	}
-	return d.Digest(), files, nil
+	return d.Digest(), func() []File { return r.filesAgain(ctx) }, nil
 }
 
-// keptRecords is how many records are kept in memory, each of which takes some 250 bytes, while the layer is written. More are made again, of the
-// digests that trees remember.
-const keptRecords = 50_000
-
-func (r Request) filesAgain(ctx context.Context, own *owner, md mode) []File {
-	recs, err := r.records(ctx)
-	if err == nil {
-		err = digestFiles(ctx, recs)
-	}
+// filesAgain lists the files by walking the sources once more, of which trees remember the digests.
+func (r Request) filesAgain(ctx context.Context) (out []File) {
+	err := r.batches(ctx, func(recs []record) error {
+		out = filesOf(out, recs)
+		return nil
+	})
 	if err != nil {
 		return nil // the build has ended; it is only about explanations
 	}
-	for i := range recs {
-		own.apply(&recs[i].entry)
-		md.apply(&recs[i].entry)
-	}
-	return filesOf(recs)
+	return out
 }
 
-func filesOf(recs []record) []File {
-	var out []File
+func filesOf(out []File, recs []record) []File {
 	var buf []byte
 	for i := range recs {
 		if recs[i].tree == nil {
@@ -118,40 +102,93 @@ func (rec *record) append(b []byte) []byte {
 	return b
 }
 
-func (r Request) records(ctx context.Context) ([]record, error) {
-	var recs []record
+// batchSize is how many records, of some 250 bytes, are in memory at once.
+const batchSize = 4096
+
+// batches calls fn with the records of all that would be copied, a part at a time and in order, complete with owners, modes and digests. The first
+// part stays as it is; the memory of the others is used again.
+func (r Request) batches(ctx context.Context, fn func([]record) error) error {
+	own, err := r.owner()
+	if err != nil {
+		return err
+	}
+	md, err := parseMode(r.Chmod)
+	if err != nil {
+		return err
+	}
+	var recs, again []record
+	flush := func() error {
+		if err := digestFiles(ctx, recs); err != nil {
+			return err
+		}
+		for i := range recs {
+			own.apply(&recs[i].entry)
+			md.apply(&recs[i].entry)
+		}
+		if err := fn(recs); err != nil {
+			return err
+		}
+		if again == nil {
+			again = make([]record, 0, batchSize)
+		}
+		recs = again[:0]
+		return nil
+	}
+	err = r.records(ctx, func(rec record) error {
+		if len(recs) == batchSize {
+			if err := flush(); err != nil {
+				return err
+			}
+		}
+		recs = append(recs, rec)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return flush()
+}
+
+// records calls fn for each record, without its digest.
+func (r Request) records(ctx context.Context, fn func(record) error) error {
 	for i := range r.Sources {
 		s := &r.Sources[i]
 		if s.Identity != "" {
 			// What --chmod and --exclude make of it depends on every file.
-			recs = append(recs, record{rel: s.Identity}, record{rel: r.Chmod}, record{rel: strconv.Quote(strings.Join(r.Exclude, "\x00"))})
+			for _, rel := range []string{s.Identity, r.Chmod, strconv.Quote(strings.Join(r.Exclude, "\x00"))} {
+				if err := fn(record{rel: rel}); err != nil {
+					return err
+				}
+			}
 			continue
 		}
 		ms, err := r.matches(s)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		// Where one source ends and the next begins belongs to the key.
-		recs = append(recs, record{rel: strconv.Itoa(len(ms)), entry: layer.Entry{Mode: boolBit(s.Plain) | boolBit(s.Unpack)<<1}})
+		if err := fn(record{rel: strconv.Itoa(len(ms)), entry: layer.Entry{Mode: boolBit(s.Plain) | boolBit(s.Unpack)<<1}}); err != nil {
+			return err
+		}
 		for _, m := range ms {
-			err := m.walk(ctx, func(f found) error {
-				rel := f.rel
-				if rel == "" {
-					if f.entry.Type == layer.Dir && !s.Plain {
-						f.entry = layer.Entry{Type: layer.Dir}
-					} else {
-						rel = path.Base(m.name)
-					}
-				}
-				recs = append(recs, record{rel: rel, entry: f.entry, tree: s.Tree, name: f.name})
-				return nil
-			})
-			if err != nil {
-				return nil, err
+			if err := m.walk(ctx, func(f found) error { return fn(recordOf(s, m, f)) }); err != nil {
+				return err
 			}
 		}
 	}
-	return recs, nil
+	return nil
+}
+
+func recordOf(s *Source, m match, f found) record {
+	rel := f.rel
+	if rel == "" {
+		if f.entry.Type == layer.Dir && !s.Plain {
+			f.entry = layer.Entry{Type: layer.Dir}
+		} else {
+			rel = path.Base(m.name)
+		}
+	}
+	return record{rel: rel, entry: f.entry, tree: s.Tree, name: f.name}
 }
 
 // digestFiles fills in the digests of the files, several at once.

@@ -338,7 +338,7 @@ func (w *walker) visit(ctx context.Context, f found, inc, exc patternmatcher.Mat
 	}
 	w.above = append(w.above, pending{f, included})
 	for _, e := range children {
-		child := found{rel: path.Join(f.rel, path.Base(e.Path)), name: path.Join(f.name, path.Base(e.Path)), entry: e}
+		child := found{rel: path.Join(f.rel, path.Base(e.Path)), name: e.Path, entry: e}
 		if !w.filter.leads(child.rel) {
 			continue
 		}

@@ -23,5 +23,9 @@ func Directory(ctx context.Context, stage layer.Tree, dir, who string, now time.
 	if err := c.mkdirAll(name, 0o755); err != nil {
 		return nil, err
 	}
-	return c.up.items(ctx)
+	nodes, err := c.up.changes(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return itemsOf(ctx, nodes)
 }

@@ -1,10 +1,14 @@
 package copy
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+
+	"github.com/cairn-build/cairn/pkg/layer"
+	"github.com/opencontainers/go-digest"
 )
 
 var errTooLarge = errors.New("the archive unpacks to more bytes than allowed")
@@ -41,14 +45,28 @@ func newSpool(dir string) (*spool, error) {
 	return &spool{f: f}, nil
 }
 
-func (s *spool) add(r io.Reader, size int64) (*io.SectionReader, error) {
+func (s *spool) add(r io.Reader, size int64) (*spooled, error) {
 	n, err := io.CopyN(s.f, r, size)
 	if err != nil {
 		return nil, fmt.Errorf("reading %d bytes: %w", size, err)
 	}
-	sec := io.NewSectionReader(s.f, s.end, n)
+	at := s.end
 	s.end += n
-	return sec, nil
+	return &spooled{s.f, at, n}, nil
+}
+
+// spooled is a stretch of a spool, a file of the archive.
+type spooled struct {
+	f       *os.File
+	at, len int64
+}
+
+func (s *spooled) open() (io.ReadCloser, error) {
+	return io.NopCloser(io.NewSectionReader(s.f, s.at, s.len)), nil
+}
+
+func (s *spooled) digest(ctx context.Context) (digest.Digest, error) {
+	return digest.FromReader(layer.Until(ctx, io.NewSectionReader(s.f, s.at, s.len)))
 }
 
 func (s *spool) close() error { return s.f.Close() }

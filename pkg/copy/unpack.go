@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/cairn-build/cairn/pkg/layer"
-	"github.com/opencontainers/go-digest"
 )
 
 const (
@@ -64,7 +63,7 @@ func Unpack(ctx context.Context, r io.Reader, tempDir string, limits layer.Limit
 	c := &copier{up: newUpper(nil, time.Unix(0, 0)), req: Request{Limits: limits, Time: time.Unix(0, 0)}}
 	x := &extractor{copier: c, dest: ".", spool: sp, links: map[string][]*node{}}
 	if err = x.run(ctx, r); err == nil {
-		res.Items, err = c.up.items(ctx)
+		res.nodes, err = c.up.changes(ctx)
 	}
 	if err != nil {
 		_ = res.Close()
@@ -169,7 +168,7 @@ func (x *extractor) entry(h *tar.Header, content io.Reader) error {
 	if h.Typeflag == tar.TypeLink {
 		return x.link(h, e, exists)
 	}
-	n := &node{Item: layer.Item{Entry: e}}
+	n := &node{Entry: e}
 	if err := x.fill(n, h, content); err != nil {
 		return err
 	}
@@ -195,10 +194,7 @@ func (x *extractor) fill(n *node, h *tar.Header, content io.Reader) error {
 		if err != nil {
 			return err
 		}
-		n.Open = func() (io.ReadCloser, error) { return io.NopCloser(io.NewSectionReader(sec, 0, sec.Size())), nil }
-		n.digest = func(ctx context.Context) (digest.Digest, error) {
-			return digest.FromReader(layer.Until(ctx, io.NewSectionReader(sec, 0, sec.Size())))
-		}
+		n.content = sec
 	case tar.TypeSymlink:
 		n.Type, n.Mode, n.Linkname = layer.Symlink, 0o777, h.Linkname
 	case tar.TypeChar, tar.TypeBlock:
@@ -269,9 +265,9 @@ func (x *extractor) fromStage(name string) (*node, error) {
 		return nil, errors.New("no such file")
 	}
 	e.Path, e.Xattrs = name, keptXattrs(e.Xattrs)
-	n := &node{Item: layer.Item{Entry: e}}
+	n := &node{Entry: e}
 	if e.Type == layer.File {
-		n.Open, n.digest = opener(x.up.lower, name), digestOf(x.up.lower, name)
+		n.content = &treeFile{x.up.lower, name}
 	}
 	return n, nil
 }
@@ -302,8 +298,8 @@ func (x *extractor) parent(name string) (string, error) {
 	case ok && e.Type != layer.Dir:
 		return "", fmt.Errorf("%q is no directory", name)
 	case !ok:
-		x.up.put(&node{Item: layer.Item{Entry: layer.Entry{
-			Path: path.Join(x.dest, dir), Type: layer.Dir, Mode: impliedMode, ModTime: x.req.Time}}})
+		x.up.put(&node{Entry: layer.Entry{
+			Path: path.Join(x.dest, dir), Type: layer.Dir, Mode: impliedMode, ModTime: x.req.Time}})
 	}
 	return dir, nil
 }

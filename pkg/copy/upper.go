@@ -28,11 +28,53 @@ type upper struct {
 
 // node is one path that was written.
 type node struct {
-	layer.Item
+	layer.Entry
+	// content is that of a file.
+	content content
+	// summed says that content knows its digest, which is asked for when the entry is written: there may be very many.
+	summed bool
 	// link is equal for the files that are hard links of each other; "" for a file of its own.
 	link string
-	// digest computes the digest of the content of a file.
-	digest func(context.Context) (digest.Digest, error)
+}
+
+func (n *node) item(ctx context.Context) (it layer.Item, err error) {
+	it = layer.Item{Entry: n.Entry}
+	if n.Type != layer.File {
+		return it, nil
+	}
+	it.Open = n.content.open
+	if n.summed {
+		it.Digest, err = n.content.digest(ctx)
+	}
+	return it, err
+}
+
+func itemsOf(ctx context.Context, nodes []*node) ([]layer.Item, error) {
+	items := make([]layer.Item, len(nodes))
+	for i, n := range nodes {
+		var err error
+		if items[i], err = n.item(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return items, nil
+}
+
+// content is what a file holds.
+type content interface {
+	open() (io.ReadCloser, error)
+	digest(ctx context.Context) (digest.Digest, error)
+}
+
+// treeFile is a file of a tree.
+type treeFile struct {
+	tree layer.Tree
+	name string
+}
+
+func (f *treeFile) open() (io.ReadCloser, error) { return f.tree.Open(f.name) }
+func (f *treeFile) digest(ctx context.Context) (digest.Digest, error) {
+	return f.tree.Digest(ctx, f.name)
 }
 
 func newUpper(lower layer.Tree, now time.Time) *upper {
@@ -98,9 +140,9 @@ func (u *upper) remove(name string) {
 	u.removed[name] = true
 }
 
-// items returns what differs from lower and the directories that lead there.
-func (u *upper) items(ctx context.Context) ([]layer.Item, error) {
-	keep := map[string]*node{}
+// changes returns what differs from lower and the directories that lead there, sorted as in a layer.
+func (u *upper) changes(ctx context.Context) ([]*node, error) {
+	keep := make(map[string]*node, len(u.nodes))
 	for p, n := range u.nodes {
 		if err := ctx.Err(); err != nil {
 			return nil, err
@@ -117,11 +159,12 @@ func (u *upper) items(ctx context.Context) ([]layer.Item, error) {
 		return nil, err
 	}
 	joinLinks(keep)
-	items := make([]layer.Item, 0, len(keep))
+	nodes := make([]*node, 0, len(keep))
 	for _, n := range keep {
-		items = append(items, n.Item)
+		nodes = append(nodes, n)
 	}
-	return items, nil
+	slices.SortFunc(nodes, byPath)
+	return nodes, nil
 }
 
 // same reports whether lower has exactly this. Times of directories do not count, nor fractions of a second, which layers do
@@ -164,7 +207,7 @@ func (u *upper) same(ctx context.Context, n *node) (bool, error) {
 }
 
 func (u *upper) sameContent(ctx context.Context, n *node) (bool, error) {
-	mine, err := n.digest(ctx)
+	mine, err := n.content.digest(ctx)
 	if err != nil {
 		return false, fmt.Errorf("reading the source of %q: %w", "/"+n.Path, err)
 	}
@@ -220,7 +263,7 @@ func (u *upper) addParents(keep map[string]*node) error {
 			if touched[d] {
 				e.ModTime = u.now
 			}
-			keep[d] = &node{Item: layer.Item{Entry: e}}
+			keep[d] = &node{Entry: e}
 		}
 	}
 	return nil
@@ -235,16 +278,18 @@ func joinLinks(keep map[string]*node) {
 		}
 	}
 	for _, g := range groups {
-		slices.SortFunc(g, func(a, b *node) int {
-			if layer.Less(a.Path, b.Path) {
-				return -1
-			}
-			return 1
-		})
+		slices.SortFunc(g, byPath)
 		for _, n := range g[1:] {
-			n.Type, n.Linkname, n.Size, n.Digest, n.Open = layer.Hardlink, g[0].Path, 0, "", nil
+			n.Type, n.Linkname, n.Size, n.Digest = layer.Hardlink, g[0].Path, 0, ""
 		}
 	}
+}
+
+func byPath(a, b *node) int {
+	if layer.Less(a.Path, b.Path) {
+		return -1
+	}
+	return 1
 }
 
 // view shows a directory of an upper as a Tree for layer.Resolve, which only looks at entries.
@@ -267,13 +312,6 @@ func (view) ReadDir(string) ([]layer.Entry, error)                 { return nil,
 func (view) Open(string) (io.ReadCloser, error)                    { return nil, errView }
 func (view) Digest(context.Context, string) (digest.Digest, error) { return "", errView }
 func (view) LinkID(string) (string, error)                         { return "", nil }
-func opener(t layer.Tree, name string) func() (io.ReadCloser, error) {
-	return func() (io.ReadCloser, error) { return t.Open(name) }
-}
-
-func digestOf(t layer.Tree, name string) func(context.Context) (digest.Digest, error) {
-	return func(ctx context.Context) (digest.Digest, error) { return t.Digest(ctx, name) }
-}
 
 // linkGroup gives the files of one match that are hard links of each other the same key.
 type linkGroup struct{ key string }

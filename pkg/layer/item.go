@@ -21,22 +21,23 @@ func WriteAll(ctx context.Context, w *Writer, items []Item) error {
 		order[i] = &items[i]
 	}
 	slices.SortStableFunc(order, func(a, b *Item) int { return compare(a.Path, b.Path) })
-	w.entries = slices.Grow(w.entries, len(order))
+	w.Expect(len(order))
 	for i, it := range order {
 		if i+1 < len(order) && order[i+1].Path == it.Path {
 			continue
 		}
-		if err := ctx.Err(); err != nil {
-			return context.Cause(ctx)
-		}
-		if err := writeItem(ctx, w, it); err != nil {
+		if err := WriteItem(ctx, w, *it); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func writeItem(ctx context.Context, w *Writer, it *Item) error {
+// WriteItem writes the next item of a layer. Items must come in the order of Less.
+func WriteItem(ctx context.Context, w *Writer, it Item) error {
+	if err := ctx.Err(); err != nil {
+		return context.Cause(ctx)
+	}
 	if it.Type != File || it.Open == nil {
 		return w.Add(it.Entry, nil)
 	}

@@ -49,6 +49,8 @@ type Entry struct {
 	// Path is slash-separated, relative to the root and clean: "etc/passwd"; "." is the root itself.
 	Path string
 	Type Type
+	// Opaque marks a directory that hides the directory of the same path in the layers below.
+	Opaque bool
 	// Mode holds the permission bits with setuid, setgid and sticky (07777), as in a tar header.
 	Mode     int64
 	UID, GID int
@@ -62,8 +64,6 @@ type Entry struct {
 	Xattrs map[string]string
 	// Digest is the digest of a regular file's content; empty where it has not been computed.
 	Digest digest.Digest
-	// Opaque marks a directory that hides the directory of the same path in the layers below.
-	Opaque bool
 }
 
 // Tree is a read-only tree of files, seen without a mount: a build context, or a stack of layers. Names are relative and clean

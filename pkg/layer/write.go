@@ -12,6 +12,7 @@ import (
 	"math"
 	"os"
 	"path"
+	"slices"
 	"strings"
 	"time"
 
@@ -109,6 +110,9 @@ func (a archive) Write(p []byte) (int, error) {
 	a.w.diffID.Write(p)
 	return a.w.comp.Write(p)
 }
+
+// Expect makes room in the index for n more entries, which then takes no more memory than it needs.
+func (w *Writer) Expect(n int) { w.entries = slices.Grow(w.entries, n) }
 
 // Add appends one entry; content is read for a File and must be exactly Size bytes. Entries must come in the order of Less,
 // and a Hardlink, which needs no other field than Linkname, after the File it names. Names that a layer cannot have, those

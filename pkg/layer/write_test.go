@@ -215,7 +215,7 @@ func TestWriterRefuses(t *testing.T) {
 				t.Fatal(err)
 			}
 			for i := range items {
-				if err = writeItem(t.Context(), w, &items[i]); err != nil {
+				if err = WriteItem(t.Context(), w, items[i]); err != nil {
 					break
 				}
 			}

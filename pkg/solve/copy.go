@@ -47,7 +47,7 @@ func (st *stage) copy(ctx context.Context, c *plan.Copy) (work, error) {
 		}
 		warn(v, res.Warnings)
 		defer func() { err = errors.Join(err, res.Close()) }()
-		l, err := st.write(ctx, res.Items, st.Compression)
+		l, err := st.write(ctx, res.Write, st.Compression)
 		return outcome{Layer: l, warnings: res.Warnings}, err
 	}}, nil
 }
@@ -117,7 +117,8 @@ func (st *stage) workdir(w *plan.Workdir) (work, error) {
 		if err != nil {
 			return outcome{}, err
 		}
-		l, err := st.write(ctx, items, st.Compression)
+		all := func(ctx context.Context, w *layer.Writer) error { return layer.WriteAll(ctx, w, items) }
+		l, err := st.write(ctx, all, st.Compression)
 		return outcome{Layer: l}, err
 	}}, nil
 }

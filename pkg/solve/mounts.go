@@ -278,7 +278,7 @@ func (m *mounter) contextChain(ctx context.Context, c plan.Context, source strin
 		if err != nil {
 			return nil, err
 		}
-		rec.Layer, err = m.write(ctx, res.Items, layer.Compression{Type: "uncompressed"})
+		rec.Layer, err = m.write(ctx, res.Write, layer.Compression{Type: "uncompressed"})
 		if err := errors.Join(err, res.Close()); err != nil {
 			return nil, err
 		}

@@ -161,7 +161,7 @@ func (rw *fakeRW) Commit() (snapshot.ROLayer, error) {
 		return nil, err
 	}
 	s := &solver{Options: Options{Store: rw.ro.f.w.store}}
-	l, err := s.write(context.Background(), items, layer.Compression{})
+	l, err := s.write(context.Background(), func(ctx context.Context, w *layer.Writer) error { return layer.WriteAll(ctx, w, items) }, layer.Compression{})
 	if err != nil {
 		return nil, err
 	}

@@ -310,7 +310,7 @@ func (s *solver) files(ctx context.Context, src plan.Source) (layer.Tree, error)
 }
 
 // write makes a layer of entries and keeps it in the store, in one pass over the files.
-func (s *solver) write(ctx context.Context, files []layer.Item, c layer.Compression) (layer.Layer, error) {
+func (s *solver) write(ctx context.Context, content func(context.Context, *layer.Writer) error, c layer.Compression) (layer.Layer, error) {
 	blob, err := s.Store.NewBlob(ctx)
 	if err != nil {
 		return layer.Layer{}, err
@@ -320,7 +320,7 @@ func (s *solver) write(ctx context.Context, files []layer.Item, c layer.Compress
 	if err != nil {
 		return layer.Layer{}, err
 	}
-	if err := layer.WriteAll(ctx, w, files); err != nil {
+	if err := content(ctx, w); err != nil {
 		return layer.Layer{}, err
 	}
 	diffID, mediaType, ix, err := w.Close()

@@ -3,6 +3,8 @@ package source
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"io"
 	"io/fs"
@@ -58,22 +60,41 @@ type dirTree struct {
 	normal bool
 	mtime  time.Time
 
-	mu    sync.Mutex
-	nodes map[string]*dirNode // by name
+	mu sync.Mutex
+	// nodes are the directories that have been seen, by name, and what else has been seen of directories that are not listed yet.
+	nodes map[string]*dirNode
 }
 
-// dirNode is one name of the directory, ignored or not.
+// dirNode is one name of the directory, ignored or not. A context may have very many of them: what only few have is in dir and rare.
 type dirNode struct {
-	entry   layer.Entry
+	path    string
 	stat    fileStat
-	socket  bool // an empty file to others
-	links   uint64
-	verdict int // of the ignore file
+	seconds int64 // of the mtime, which in nanoseconds may not fit
+	mode    uint32
+	kind    layer.Type
+	socket  bool  // an empty file to others
+	linked  bool  // it may have other names
+	known   bool  // sum is the digest of the content
+	verdict int32 // of the ignore file
+	sum     [32]byte
+	dir     *dirList // of directories
+	rare    *rareNode
+}
+
+// dirList is what is in a directory.
+type dirList struct {
 	// children are all there are, by name, once listed.
 	listed   bool
 	children []*dirNode
 	// shown is, for an ignored directory, whether something below is not: 0 unknown, 1 yes, -1 no.
 	shown int
+}
+
+// rareNode is what the entries of links, devices and programs with capabilities have beside.
+type rareNode struct {
+	link         string
+	major, minor int64
+	xattrs       map[string]string
 }
 
 func newDirTree(dir string) (*dirTree, error) {
@@ -104,7 +125,7 @@ func (t *dirTree) reset() error {
 	if err := unix.Fstat(int(t.root.Fd()), &st); err != nil {
 		return &fs.PathError{Op: "stat", Path: t.path, Err: err}
 	}
-	n := t.node(".", &st, "")
+	n := newNode(".", &st, "")
 	n.verdict = none
 	t.nodes = map[string]*dirNode{".": n}
 	return nil
@@ -186,7 +207,7 @@ func (t *dirTree) Lstat(name string) (layer.Entry, error) {
 	if ok, err := t.visible(n); err != nil || !ok {
 		return layer.Entry{}, cmp.Or(err, notExist("lstat", name))
 	}
-	return n.entry, nil
+	return t.entry(n), nil
 }
 
 func notExist(op, name string) error { return &fs.PathError{Op: op, Path: name, Err: fs.ErrNotExist} }
@@ -203,8 +224,11 @@ func (t *dirTree) lookup(name string) (*dirNode, error) {
 	if err != nil {
 		return nil, err
 	}
-	if parent.entry.Type != layer.Dir || parent.listed {
+	if parent.dir == nil {
 		return nil, notExist("lstat", name)
+	}
+	if parent.dir.listed {
+		return parent.dir.child(name)
 	}
 	d, err := t.open(path.Dir(name), unix.O_PATH|unix.O_DIRECTORY)
 	if err != nil {
@@ -212,6 +236,15 @@ func (t *dirTree) lookup(name string) (*dirNode, error) {
 	}
 	defer d.Close()
 	return t.stat(d, parent, path.Base(name))
+}
+
+// child finds a name in a listed directory.
+func (l *dirList) child(name string) (*dirNode, error) {
+	i, ok := slices.BinarySearchFunc(l.children, name, func(n *dirNode, name string) int { return strings.Compare(n.path, name) })
+	if !ok {
+		return nil, notExist("lstat", name)
+	}
+	return l.children[i], nil
 }
 
 // ReadDir implements layer.Tree.
@@ -225,14 +258,14 @@ func (t *dirTree) ReadDir(name string) ([]layer.Entry, error) {
 	if err := t.list(n); err != nil {
 		return nil, err
 	}
-	entries := make([]layer.Entry, 0, len(n.children))
-	for _, c := range n.children {
+	entries := make([]layer.Entry, 0, len(n.dir.children))
+	for _, c := range n.dir.children {
 		ok, err := t.visible(c)
 		if err != nil {
 			return nil, err
 		}
 		if ok {
-			entries = append(entries, c.entry)
+			entries = append(entries, t.entry(c))
 		}
 	}
 	return entries, nil
@@ -240,13 +273,13 @@ func (t *dirTree) ReadDir(name string) ([]layer.Entry, error) {
 
 // list fills in the children of a directory.
 func (t *dirTree) list(n *dirNode) error {
-	if n.listed {
+	if n.dir == nil {
+		return &fs.PathError{Op: "readdir", Path: n.path, Err: syscall.ENOTDIR}
+	}
+	if n.dir.listed {
 		return nil
 	}
-	if n.entry.Type != layer.Dir {
-		return &fs.PathError{Op: "readdir", Path: n.entry.Path, Err: syscall.ENOTDIR}
-	}
-	d, err := t.open(n.entry.Path, unix.O_RDONLY|unix.O_DIRECTORY)
+	d, err := t.open(n.path, unix.O_RDONLY|unix.O_DIRECTORY)
 	if err != nil {
 		return err
 	}
@@ -256,8 +289,9 @@ func (t *dirTree) list(n *dirNode) error {
 		return err
 	}
 	slices.Sort(names)
+	children := make([]*dirNode, 0, len(names))
 	for _, base := range names {
-		c, ok := t.nodes[path.Join(n.entry.Path, base)]
+		c, ok := t.nodes[path.Join(n.path, base)]
 		if !ok {
 			if c, err = t.stat(d, n, base); errors.Is(err, fs.ErrNotExist) {
 				continue // removed meanwhile
@@ -266,18 +300,23 @@ func (t *dirTree) list(n *dirNode) error {
 				return err
 			}
 		}
-		n.children = append(n.children, c)
+		children = append(children, c)
 	}
-	n.listed = true
+	for _, c := range children {
+		if c.dir == nil {
+			delete(t.nodes, c.path)
+		}
+	}
+	n.dir.children, n.dir.listed = children, true
 	return nil
 }
 
 // stat makes the node of a name in the directory d.
 func (t *dirTree) stat(d *os.File, parent *dirNode, base string) (*dirNode, error) {
-	name := path.Join(parent.entry.Path, base)
+	name := path.Join(parent.path, base)
 	verdict := none
 	if t.ignore != nil {
-		verdict = t.ignore.decide(name, parent.verdict)
+		verdict = t.ignore.decide(name, int(parent.verdict))
 	}
 	var st unix.Stat_t
 	if err := unix.Fstatat(int(d.Fd()), base, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
@@ -290,43 +329,54 @@ func (t *dirTree) stat(d *os.File, parent *dirNode, base string) (*dirNode, erro
 			return nil, &fs.PathError{Op: "readlink", Path: name, Err: err}
 		}
 	}
-	n := t.node(name, &st, link)
-	n.verdict = verdict
-	if n.entry.Type == layer.File && !t.normal {
-		n.entry.Xattrs = capability(d, base)
+	n := newNode(name, &st, link)
+	n.verdict = int32(verdict)
+	if n.kind == layer.File && !t.normal {
+		if x := capability(d, base); x != nil {
+			n.rare = &rareNode{xattrs: x}
+		}
 	}
 	t.nodes[name] = n
 	return n, nil
 }
 
-// node makes a node of a stat. Everything belongs to root, and a socket, which no layer can hold, is an empty file, as in BuildKit's
-// contexts.
-func (t *dirTree) node(name string, st *unix.Stat_t, link string) *dirNode {
-	n := &dirNode{
-		entry: layer.Entry{Path: name, Mode: int64(st.Mode & 0o7777), ModTime: time.Unix(st.Mtim.Unix()), Linkname: link},
-		stat:  statOf(st),
-		links: uint64(st.Nlink), //nolint:unconvert // the same
-	}
-	e := &n.entry
+// newNode makes a node of a stat. A socket, which no layer can hold, is an empty file, as in BuildKit's contexts.
+func newNode(name string, st *unix.Stat_t, link string) *dirNode {
+	n := &dirNode{path: name, stat: statOf(st), seconds: int64(st.Mtim.Sec), mode: st.Mode & 0o7777, linked: st.Nlink > 1}
 	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFREG:
-		e.Type, e.Size = layer.File, st.Size
+		n.kind = layer.File
 	case unix.S_IFDIR:
-		e.Type = layer.Dir
+		n.kind, n.dir = layer.Dir, &dirList{}
 	case unix.S_IFLNK:
-		e.Type, e.Mode = layer.Symlink, 0o777
+		n.kind, n.mode, n.rare = layer.Symlink, 0o777, &rareNode{link: link}
 	case unix.S_IFIFO:
-		e.Type = layer.Fifo
+		n.kind = layer.Fifo
 	case unix.S_IFCHR:
-		e.Type = layer.Char
+		n.kind = layer.Char
 	case unix.S_IFBLK:
-		e.Type = layer.Block
+		n.kind = layer.Block
 	case unix.S_IFSOCK:
-		e.Type, e.Digest, n.socket = layer.File, digest.FromString(""), true
+		n.kind, n.socket, n.known, n.sum = layer.File, true, true, sha256.Sum256(nil)
 	}
-	if e.Type == layer.Char || e.Type == layer.Block {
+	if n.kind == layer.Char || n.kind == layer.Block {
 		dev := uint64(st.Rdev) //nolint:unconvert // differs by architecture
-		e.Devmajor, e.Devminor = int64(unix.Major(dev)), int64(unix.Minor(dev))
+		n.rare = &rareNode{major: int64(unix.Major(dev)), minor: int64(unix.Minor(dev))}
+	}
+	return n
+}
+
+// entry is a node as others see it. Everything belongs to root.
+func (t *dirTree) entry(n *dirNode) layer.Entry {
+	e := layer.Entry{Path: n.path, Type: n.kind, Mode: int64(n.mode), ModTime: time.Unix(n.seconds, n.stat.mtime-n.seconds*1e9)}
+	if n.kind == layer.File && !n.socket {
+		e.Size = n.stat.size
+	}
+	if r := n.rare; r != nil {
+		e.Linkname, e.Devmajor, e.Devminor, e.Xattrs = r.link, r.major, r.minor, r.xattrs
+	}
+	if n.known {
+		e.Digest = digestOf(n.sum)
 	}
 	if t.normal {
 		switch {
@@ -339,7 +389,7 @@ func (t *dirTree) node(name string, st *unix.Stat_t, link string) *dirNode {
 	if !t.mtime.IsZero() {
 		e.ModTime = t.mtime
 	}
-	return n
+	return e
 }
 
 func readlinkat(dir int, base string) (string, error) {
@@ -368,29 +418,30 @@ func capability(d *os.File, base string) map[string]string {
 
 // visible reports whether a node is not ignored, or leads to something that is not.
 func (t *dirTree) visible(n *dirNode) (bool, error) {
-	if t.ignore == nil || !t.ignore.ignores(n.verdict) {
+	if t.ignore == nil || !t.ignore.ignores(int(n.verdict)) {
 		return true, nil
 	}
-	if n.entry.Type != layer.Dir || !t.ignore.hasExcept {
+	l := n.dir
+	if l == nil || !t.ignore.hasExcept {
 		return false, nil
 	}
-	if n.shown == 0 {
-		n.shown = -1
+	if l.shown == 0 {
+		l.shown = -1
 		ok, err := t.leads(n)
 		if err != nil {
-			n.shown = 0
+			l.shown = 0
 			return false, err
 		}
 		if ok {
-			n.shown = 1
+			l.shown = 1
 		}
 	}
-	return n.shown > 0, nil
+	return l.shown > 0, nil
 }
 
 // leads reports whether something in an ignored directory is visible.
 func (t *dirTree) leads(n *dirNode) (bool, error) {
-	if !t.ignore.mayInclude(n.entry.Path) {
+	if !t.ignore.mayInclude(n.path) {
 		return false, nil
 	}
 	if err := t.list(n); err != nil {
@@ -399,7 +450,7 @@ func (t *dirTree) leads(n *dirNode) (bool, error) {
 		}
 		return false, err
 	}
-	for _, c := range n.children {
+	for _, c := range n.dir.children {
 		if ok, err := t.visible(c); ok || err != nil {
 			return ok, err
 		}
@@ -415,7 +466,7 @@ func (t *dirTree) Ignored(name string) (by string, ok bool) {
 		return "", false
 	}
 	n, err := t.lookup(name)
-	if err != nil || !t.ignore.ignores(n.verdict) {
+	if err != nil || !t.ignore.ignores(int(n.verdict)) {
 		return "", false
 	}
 	return t.ignore.name, true
@@ -448,7 +499,7 @@ func (t *dirTree) openFile(name string) (*dirNode, *checkedFile, error) {
 	if !ok {
 		return nil, nil, notExist("open", name)
 	}
-	if n.entry.Type != layer.File {
+	if n.kind != layer.File {
 		return nil, nil, &fs.PathError{Op: "open", Path: name, Err: errors.New("not a regular file")}
 	}
 	if n.socket {
@@ -475,12 +526,12 @@ func (t *dirTree) Digest(ctx context.Context, name string) (digest.Digest, error
 		t.mu.Unlock()
 		return "", err
 	}
-	known, fi := n.entry.Digest, n.info()
+	known, sum, fi := n.known, n.sum, n.info()
 	t.mu.Unlock()
-	if known != "" {
-		return known, nil
+	if known {
+		return digestOf(sum), nil
 	}
-	if t.digests != nil && n.entry.Type == layer.File {
+	if t.digests != nil && n.kind == layer.File {
 		if d, ok := t.digests.Digest(name, fi); ok {
 			t.remember(n, d)
 			return d, nil
@@ -491,13 +542,13 @@ func (t *dirTree) Digest(ctx context.Context, name string) (digest.Digest, error
 		return "", err
 	}
 	defer f.Close()
-	h := digest.Canonical.Digester()
+	h := sha256.New()
 	buf := t.buffers.get()
 	defer t.buffers.put(buf)
-	if err := f.copyTo(ctx, h.Hash(), *buf); err != nil {
+	if err := f.copyTo(ctx, h, *buf); err != nil {
 		return "", err
 	}
-	d := h.Digest()
+	d := digest.NewDigest(digest.SHA256, h)
 	t.remember(n, d)
 	if t.digests != nil {
 		t.digests.Put(name, fi, d)
@@ -505,17 +556,25 @@ func (t *dirTree) Digest(ctx context.Context, name string) (digest.Digest, error
 	return d, nil
 }
 
+func digestOf(sum [32]byte) digest.Digest {
+	var b [7 + 64]byte
+	copy(b[:], "sha256:")
+	hex.Encode(b[7:], sum[:])
+	return digest.Digest(b[:])
+}
+
 func (t *dirTree) remember(n *dirNode, d digest.Digest) {
 	t.mu.Lock()
-	n.entry.Digest = d
-	t.mu.Unlock()
+	defer t.mu.Unlock()
+	_, err := hex.Decode(n.sum[:], []byte(d.Encoded()))
+	n.known = err == nil
 }
 
 // info is the stat of a regular file in the form that Digests take.
 func (n *dirNode) info() fs.FileInfo {
 	st := n.stat
-	return fileInfo{path.Base(n.entry.Path), &syscall.Stat_t{
-		Dev: st.dev, Ino: st.ino, Size: st.size, Mode: syscall.S_IFREG | uint32(n.entry.Mode),
+	return fileInfo{path.Base(n.path), &syscall.Stat_t{
+		Dev: st.dev, Ino: st.ino, Size: st.size, Mode: syscall.S_IFREG | n.mode,
 		Mtim: syscall.NsecToTimespec(st.mtime), Ctim: syscall.NsecToTimespec(st.ctime),
 	}}
 }
@@ -541,7 +600,7 @@ func (t *dirTree) LinkID(name string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if n.entry.Type != layer.File || n.links < 2 {
+	if n.kind != layer.File || !n.linked {
 		return "", nil
 	}
 	return strconv.FormatUint(n.stat.dev, 36) + ":" + strconv.FormatUint(n.stat.ino, 36), nil

@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"os"
 
@@ -38,7 +39,11 @@ func OpenTar(ctx context.Context, r io.Reader, o ContextOptions) (*Context, erro
 	if err != nil {
 		return nil, err
 	}
-	t := newItemTree(res.Items)
+	items, err := res.Items(ctx)
+	if err != nil {
+		return nil, errors.Join(err, res.Close())
+	}
+	t := newItemTree(items)
 	return &Context{Tree: t, Time: t.newest(), close: []func() error{res.Close}}, nil
 }
 
