@@ -28,5 +28,5 @@ func followMemory(live []metrics.Sample) {
 
 // memoryLimit leaves a quarter of what is in use as room, and something for stacks and the collector itself.
 func memoryLimit(live uint64) int64 {
-	return max(softMemory, int64(live+live/4)+16<<20) //nolint:gosec // no heap is that large
+	return max(softMemory, int64(live+live/4)+16<<20)
 }
