@@ -89,7 +89,7 @@ func TestFailingToFinish(t *testing.T) {
 	w := newWorld(t)
 	broken := errors.New("the disk is full")
 	w.snaps.rest = func() error { return broken }
-	_, err := w.solve("FROM scratch\nRUN one\nRUN two\nRUN three\n")
+	_, err := w.solve("FROM scratch\nRUN one\nRUN two\n")
 	var step *StepError
 	if !errors.Is(err, broken) || !errors.As(err, &step) || step.Location.First != 2 {
 		t.Errorf("it ended with %v", err)
