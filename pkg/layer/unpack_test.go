@@ -319,7 +319,7 @@ func TestUnpackA12FalseDiffID(t *testing.T) {
 			t.Errorf("DiffID %q accepted", d)
 		}
 	}
-	for cut := range []int{0, 1, 10, len(l.blob) / 2, len(l.blob) - 1} {
+	for _, cut := range []int{0, 1, 10, len(l.blob) / 2, len(l.blob) - 1} {
 		if _, err := Unpack(context.Background(), bytes.NewReader(l.blob[:cut]), l.Layer, t.TempDir(), nil, Limits{}); err == nil {
 			t.Errorf("cut at %d of %d: accepted", cut, len(l.blob))
 		}
