@@ -16,6 +16,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -194,12 +195,12 @@ func TestSecrets(t *testing.T) {
 	base := registry.Busybox(t)
 	closed := harness.StartRegistry(t, harness.RegistryOptions{Auth: true})
 	for _, route := range routes {
-		for _, outcome := range []string{"built", "RUN fails", "push fails", "killed"} {
+		for _, outcome := range []string{"built", "RUN fails", "push fails", "killed", "panics"} {
 			t.Run(route.name+"/"+outcome, func(t *testing.T) {
 				t.Parallel()
 				h := harness.NewHome(t, harness.Unprivileged(t))
 				h.Env = append(h.Env, route.env...)
-				end := map[string]string{"RUN fails": "exit 3", "killed": "echo ready; sleep 1000"}[outcome]
+				end := map[string]string{"RUN fails": "exit 3", "killed": "echo ready; sleep 1000", "panics": "echo ready; sleep 1000"}[outcome]
 				if end == "" {
 					end = "echo fine > /fine"
 				}
@@ -219,7 +220,8 @@ func TestSecrets(t *testing.T) {
 					dir = p.context
 				}
 				progress := "rawjson"
-				if outcome == "killed" {
+				dies := outcome == "killed" || outcome == "panics"
+				if dies {
 					progress = "plain"
 				}
 				args := append([]string{"build", "--root", h.Root, "--progress", progress, "-o", "type=oci,dest=out.tar", "--metadata-file", "meta.json",
@@ -234,21 +236,27 @@ func TestSecrets(t *testing.T) {
 				defer log.Close()
 				cmd := h.CairnCommand(append(args, dir)...)
 				cmd.Stdout, cmd.Stderr = log, log
-				if outcome == "killed" {
-					if err := cmd.Start(); err != nil {
-						t.Fatal(err)
-					}
+				if err := cmd.Start(); err != nil {
+					t.Fatal(err)
+				}
+				if dies {
 					harness.WaitFor(t, 60*time.Second, "the RUN step runs", func() bool {
 						data, _ := os.ReadFile(h.Path("log"))
 						return bytes.Contains(data, []byte(" ready\n"))
 					})
 					searchProcesses(t, h, cmd.Process.Pid)
+				}
+				switch outcome {
+				case "killed":
 					_ = cmd.Process.Signal(syscall.SIGKILL)
-				} else if err := cmd.Start(); err != nil {
-					t.Fatal(err)
+				case "panics":
+					abort(t, h)
 				}
 				_ = cmd.Wait()
 				data, _ := os.ReadFile(h.Path("log"))
+				if outcome == "panics" && !bytes.Contains(data, []byte("goroutine ")) {
+					t.Errorf("nothing is said of the end: %s", data)
+				}
 				if code := cmd.ProcessState.ExitCode(); (code == 0) != (outcome == "built") {
 					t.Fatalf("exit code %d\n%s", code, data)
 				}
@@ -259,6 +267,24 @@ func TestSecrets(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// abort ends every process of cairn as a fatal error of its own would: each writes the stacks of all its goroutines.
+func abort(t *testing.T, h *harness.Home) {
+	t.Helper()
+	n := 0
+	procs, _ := filepath.Glob("/proc/[0-9]*")
+	for _, proc := range procs {
+		exe, _ := os.Readlink(filepath.Join(proc, "exe"))
+		env, _ := os.ReadFile(filepath.Join(proc, "environ"))
+		pid, _ := strconv.Atoi(filepath.Base(proc))
+		if strings.HasSuffix(exe, "/cairn") && bytes.Contains(env, []byte("HOME="+h.Dir+"\x00")) && syscall.Kill(pid, syscall.SIGABRT) == nil {
+			n++
+		}
+	}
+	if n == 0 {
+		t.Fatal("there is no process to abort")
 	}
 }
 
@@ -291,4 +317,14 @@ func TestSecretInLayer(t *testing.T) {
 		try("cp /run/secrets/key /meant", "--allow-secret-in-layer").OK(t)
 		try("cp /run/secrets/key /meant").Fails(t, 1, "/meant") // not answered from the cache
 	})
+}
+
+// TestSecretBuildArg: a build argument is no secret (T12). It is in the image, as in BuildKit, and what is named like one is warned of.
+func TestSecretBuildArg(t *testing.T) {
+	h := harness.NewHome(t, harness.Unprivileged(t))
+	dir := h.Files(map[string]string{"Dockerfile": "FROM scratch\nARG API_TOKEN\nCOPY Dockerfile /\n"})
+	r := build(h, "--build-arg", "API_TOKEN="+canary, "-t", "it", dir).OK(t)
+	if !strings.Contains(r.Stderr, "SecretsUsedInArgOrEnv") || !strings.Contains(r.Stderr, "API_TOKEN") {
+		t.Errorf("no warning: %s", r.Stderr)
+	}
 }
