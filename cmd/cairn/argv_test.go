@@ -113,7 +113,7 @@ func TestMistypedCommandLines(t *testing.T) {
 		{"build --provenance=mode=max .", "--provenance", "--provenance=false"},
 		{"build --sbom=1 .", "--sbom", "--sbom=false"},
 		{"build --attest type=sbom .", "--attest", ""},
-		{"build --cache-from type=registry,reff=x .", "unknown key reff", "docs/cache.md"},
+		{"build --cache-from type=registry,reff=x .", "unknown key reff", "did you mean ref?"},
 		{"build --network=bridge .", `--network "bridge"`, "default, none and host"},
 		{"build --progress=loud .", `--progress "loud"`, "plain"},
 		{"build --allow everything .", `--allow "everything"`, "network.host"},

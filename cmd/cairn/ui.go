@@ -91,7 +91,7 @@ func report(w io.Writer, err error) int {
 	text, help := hint.Of(err)
 	if e, ok := errors.AsType[*cliError](err); ok {
 		code = e.code
-		if e.hint != "" {
+		if help == "" {
 			help = e.hint
 		}
 	}
