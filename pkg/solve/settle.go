@@ -42,6 +42,9 @@ func (st *stage) later(ctx context.Context, k cache.Key, m Made, f finishing) er
 		if it.layer, it.err = f.rest(); it.err == nil {
 			it.err = st.Cache.Put(st.background, k, cache.Record{Layer: it.layer, Created: m.Created})
 		}
+		if it.err != nil && st.background.Err() != nil {
+			it.err = context.Cause(st.background) // it was given up, which is no failure of its own
+		}
 		if it.err != nil {
 			it.err = at(step, fmt.Errorf("finishing the layer: %w", it.err))
 			st.fail(it.err)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/cairn-build/cairn/executor"
 	"github.com/cairn-build/cairn/pkg/layer"
+	"github.com/cairn-build/cairn/pkg/plan"
 	"github.com/cairn-build/cairn/snapshot"
 )
 
@@ -163,6 +164,68 @@ func TestFailingToFinishEndsTheStep(t *testing.T) {
 		}
 	}
 	if _, err := w.solve("FROM scratch\nRUN one\nRUN two\n"); !errors.Is(err, broken) || strings.Contains(err.Error(), "not ended") {
+		t.Errorf("it ended with %v", err)
+	}
+}
+
+// goneImages has no layers, once the other stage runs.
+type goneImages struct {
+	Images
+	running chan struct{}
+	err     error
+}
+
+func (g goneImages) Layers(context.Context, plan.ResolvedImage) ([]layer.Layer, error) {
+	<-g.running
+	return nil, g.err
+}
+
+// TestBaseAndLayerFail: a base that is not to be had is told too when another stage loses a layer after that.
+func TestBaseAndLayerFail(t *testing.T) {
+	w := newWorld(t)
+	gone, broken := errors.New("the base is gone"), errors.New("the disk is full")
+	running, ended := make(chan struct{}), make(chan struct{})
+	w.snaps.rest = func() error {
+		<-ended
+		return broken
+	}
+	w.run = func(ctx context.Context, spec executor.Spec) error {
+		if !strings.Contains(spec.Process.Args[len(spec.Process.Args)-1], "two") {
+			return nil
+		}
+		close(running)
+		<-ctx.Done()
+		close(ended)
+		return context.Cause(ctx)
+	}
+	p, o := w.planned("FROM scratch AS a\nRUN one\nRUN two\nFROM scratch\nCOPY --from=a / /\n")
+	p.Target().Base = plan.Source{Image: &plan.ResolvedImage{}}
+	o.Images = goneImages{o.Images, running, gone}
+	if _, err := Solve(t.Context(), p, o); !errors.Is(err, gone) || !errors.Is(err, broken) {
+		t.Errorf("it ended with %v", err)
+	}
+}
+
+// TestGivenUpIsNoFailure: a build that is stopped while a layer is finished ends with why it was stopped.
+func TestGivenUpIsNoFailure(t *testing.T) {
+	w := newWorld(t)
+	stopped := errors.New("stopped by interrupt")
+	ctx, stop := context.WithCancelCause(t.Context())
+	defer stop(nil)
+	w.snaps.rest = func() error {
+		<-ctx.Done()
+		return errors.New("the layer is given up")
+	}
+	w.run = func(ctx context.Context, spec executor.Spec) error {
+		if !strings.Contains(spec.Process.Args[len(spec.Process.Args)-1], "two") {
+			return nil
+		}
+		stop(stopped)
+		<-ctx.Done()
+		return context.Cause(ctx)
+	}
+	p, o := w.planned("FROM scratch\nRUN one\nRUN two\n")
+	if _, err := Solve(ctx, p, o); !errors.Is(err, stopped) || strings.Contains(err.Error(), "given up") {
 		t.Errorf("it ended with %v", err)
 	}
 }

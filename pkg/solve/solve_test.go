@@ -210,6 +210,13 @@ func (w *world) solve(text string, change ...func(*Options)) (*Result, error) {
 
 func (w *world) solveTo(sink progress.Sink, text string, change ...func(*Options)) (*Result, error) {
 	w.t.Helper()
+	p, o := w.planned(text, change...)
+	return Solve(progress.With(w.t.Context(), sink), p, o)
+}
+
+// planned is a plan, and what it is solved with.
+func (w *world) planned(text string, change ...func(*Options)) (*plan.Plan, Options) {
+	w.t.Helper()
 	file, err := dockerfile.Parse("Dockerfile", []byte(text), dockerfile.Options{})
 	if err != nil {
 		w.t.Fatal(err)
@@ -226,7 +233,7 @@ func (w *world) solveTo(sink progress.Sink, text string, change ...func(*Options
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	return Solve(progress.With(w.t.Context(), sink), p, o)
+	return p, o
 }
 
 func (w *world) mustSolve(text string, change ...func(*Options)) *Result {

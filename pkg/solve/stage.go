@@ -33,10 +33,10 @@ type stage struct {
 func (s *solver) stage(ctx context.Context, p *plan.Stage) (*Result, error) {
 	st := &stage{solver: s, plan: p, Result: Result{Stage: p}}
 	defer st.closeTop()
-	if err := st.from(ctx); err != nil {
-		return nil, err
+	err := st.from(ctx)
+	if err == nil {
+		err = st.steps(ctx)
 	}
-	err := st.steps(ctx)
 	if err != nil && ctx.Err() == nil {
 		// Nobody goes on meanwhile. But what has been made here is finished and kept, so that the next build need not make it again.
 		st.fail(err)
