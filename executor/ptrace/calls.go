@@ -103,12 +103,12 @@ func (w who) Other(pid int) (identity.Credentials, bool) {
 func handlers() map[int]handler {
 	h := map[int]handler{
 		unix.SYS_OPENAT: openat, unix.SYS_OPENAT2: openat2,
-		unix.SYS_FSTAT: fstat, unix.SYS_STATX: statx, unix.SYS_STATFS: statfs, unix.SYS_FSTATFS: fstatfs,
+		unix.SYS_FSTAT: fstat, unix.SYS_STATX: statx, unix.SYS_STATFS: onPath(true, statfs), unix.SYS_FSTATFS: fstatfs,
 		unix.SYS_FACCESSAT: with(faccessat, arg(3, 0)), unix.SYS_FACCESSAT2: faccessat,
 		unix.SYS_READLINKAT: readlinkat, unix.SYS_GETCWD: getcwd,
 		unix.SYS_MKDIRAT: mkdirat, unix.SYS_MKNODAT: mknodat, unix.SYS_SYMLINKAT: symlinkat, unix.SYS_LINKAT: linkat,
 		unix.SYS_UNLINKAT: unlinkat, unix.SYS_RENAMEAT: with(renameat, arg(4, 0)), unix.SYS_RENAMEAT2: renameat,
-		unix.SYS_TRUNCATE: truncate, unix.SYS_UTIMENSAT: utimensat,
+		unix.SYS_TRUNCATE: onPath(true, truncate), unix.SYS_UTIMENSAT: utimensat,
 		unix.SYS_FCHMOD: fchmod, unix.SYS_FCHMODAT: with(fchmodat, arg(3, 0)), unix.SYS_FCHMODAT2: fchmodat,
 		unix.SYS_FCHOWN: fchown, unix.SYS_FCHOWNAT: fchownat, unix.SYS_CHROOT: chroot,
 		unix.SYS_SETXATTR: setxattr(true), unix.SYS_LSETXATTR: setxattr(false), unix.SYS_FSETXATTR: fsetxattr,

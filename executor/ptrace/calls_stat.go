@@ -83,18 +83,7 @@ func statx(c *call) answer {
 	return errorOrZero(c.memory().Write(c.args[4], notify.BytesOf(&sx)))
 }
 
-func statfs(c *call) answer {
-	p, err := c.memory().Path(c.args[0])
-	if err != nil {
-		return fail(err)
-	}
-	at, err := c.resolver().find(unix.AT_FDCWD, p, true)
-	if err != nil {
-		return fail(err)
-	}
-	defer at.close()
-	return c.giveStatfs(&at)
-}
+func statfs(c *call, at *place) answer { return c.giveStatfs(at) }
 
 func fstatfs(c *call) answer { return onFD(c, (*call).giveStatfs) }
 

@@ -28,17 +28,8 @@ func (c *call) owns(at *place) bool {
 	return c.task.privileged() || at.owners().Of(&at.st).UID == c.task.creds().UID.FS
 }
 
-func truncate(c *call) answer {
-	p, err := c.memory().Path(c.args[0])
-	if err != nil {
-		return fail(err)
-	}
-	at, err := c.resolver().find(unix.AT_FDCWD, p, true)
-	if err != nil {
-		return fail(err)
-	}
-	defer at.close()
-	if err := c.modify(&at, false); err != nil {
+func truncate(c *call, at *place) answer {
+	if err := c.modify(at, false); err != nil {
 		return fail(err)
 	}
 	return errorOrZero(unix.Truncate(at.file(), int64(c.args[1])))
