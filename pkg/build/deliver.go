@@ -29,7 +29,7 @@ func openDeliveries(ctx context.Context, plans []*plan.Plan, r *reuse) (_ *deliv
 		}
 	}()
 	req := export.Request{
-		Names: o.Result.Tags, Annotations: o.Result.Annotations, Epoch: epoch(plans[0]), Fields: r.fields(), Index: o.Result.Index,
+		Names: o.Result.Tags, Annotations: o.Result.Annotations, Epoch: plans[0].Created(), Fields: r.fields(), Index: o.Result.Index,
 	}
 	deps := export.Deps{
 		Store: o.Parts.Store, Registry: o.Parts.Registry, Blob: r.images.Blob, Stdout: o.Result.Stdout, Refused: d.stop,
@@ -41,7 +41,8 @@ func openDeliveries(ctx context.Context, plans []*plan.Plan, r *reuse) (_ *deliv
 	if len(outputs) == 0 {
 		outputs = []export.Output{{Type: export.TypeImage}}
 	}
-	for _, out := range outputs {
+	for i, out := range outputs {
+		req.Number = i
 		x, err := export.Begin(ctx, out, req, deps)
 		if err != nil {
 			return nil, err

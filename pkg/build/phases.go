@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"sort"
 	"strings"
-	"time"
 
 	"github.com/cairn-build/cairn/pkg/dockerfile"
 	"github.com/cairn-build/cairn/pkg/image"
@@ -86,26 +85,7 @@ func solvePhase(ctx context.Context, plans []*plan.Plan, r *reuse, in *inputs, d
 	if name := o.Args.BuildArgs["BUILDKIT_SANDBOX_HOSTNAME"]; name != "" {
 		so.Run.Hostname = name
 	}
-	out := make([]*solve.Result, len(plans))
-	g, ctx := errgroup.WithContext(ctx)
-	for i, p := range plans {
-		po := so
-		po.Epoch = epoch(p)
-		g.Go(func() (err error) {
-			out[i], err = solve.Solve(ctx, p, po)
-			return err
-		})
-	}
-	return out, g.Wait()
-}
-
-// epoch is SOURCE_DATE_EPOCH as the plan knows it.
-func epoch(p *plan.Plan) *time.Time {
-	if p.Epoch == nil {
-		return nil
-	}
-	t := time.Unix(*p.Epoch, 0).UTC()
-	return &t
+	return solve.Solve(ctx, plans, so)
 }
 
 // specs says what images the results make.

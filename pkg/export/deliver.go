@@ -84,10 +84,8 @@ func (x *Delivery) begun() *progress.Vertex {
 	return x.behind
 }
 
-// id is that of a vertex; there may be several outputs of one type.
-func (x *Delivery) id(part string) string {
-	return fmt.Sprintf("%s/%s/%s/%v", part, x.Type, x.Dest, x.Attrs)
-}
+// id is that of a vertex.
+func (x *Delivery) id(part string) string { return fmt.Sprintf("%s/%d", part, x.Number) }
 
 // advance does for a layer what can be done before the image is known.
 func (x *Delivery) advance(v *progress.Vertex, l layer.Layer, base bool) error {

@@ -51,6 +51,8 @@ type Deps struct {
 
 // Request is what is to be exported.
 type Request struct {
+	// Number is which of a build's outputs it is for, from 0: what tells them apart in the progress.
+	Number int
 	// Images are one Spec for each platform.
 	Images []image.Spec
 	// Names are those of -t; those of an output's name= come after them.

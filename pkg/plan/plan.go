@@ -7,6 +7,7 @@ package plan
 
 import (
 	"context"
+	"time"
 
 	"github.com/cairn-build/cairn/pkg/dockerfile"
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
@@ -93,6 +94,15 @@ type Plan struct {
 	UnusedArgs []string
 	// Epoch is SOURCE_DATE_EPOCH in seconds: that of the options, a build argument, or an ARG before the first FROM. Nil if not set.
 	Epoch *int64
+}
+
+// Created is Epoch as a time, in UTC: when everything that the plan makes was made. Nil is the time of day.
+func (p *Plan) Created() *time.Time {
+	if p.Epoch == nil {
+		return nil
+	}
+	t := time.Unix(*p.Epoch, 0).UTC()
+	return &t
 }
 
 // Target is the stage the plan ends in.

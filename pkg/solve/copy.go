@@ -60,11 +60,11 @@ func warn(v *progress.Vertex, warnings []string) {
 }
 
 // epochInput is the time that files are given in this build (SOURCE_DATE_EPOCH); the time of day is in no key.
-func (s *solver) epochInput() []cache.Input {
-	if s.Epoch == nil {
+func (st *stage) epochInput() []cache.Input {
+	if st.epoch == nil {
 		return nil
 	}
-	return []cache.Input{{Name: "epoch", Value: strconv.FormatInt(s.Epoch.Unix(), 10)}}
+	return []cache.Input{{Name: "epoch", Value: strconv.FormatInt(st.epoch.Unix(), 10)}}
 }
 
 // copyRequest brings the files of a COPY or ADD together.

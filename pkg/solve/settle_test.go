@@ -11,6 +11,7 @@ import (
 	"github.com/cairn-build/cairn/executor"
 	"github.com/cairn-build/cairn/pkg/layer"
 	"github.com/cairn-build/cairn/pkg/plan"
+	"github.com/cairn-build/cairn/pkg/progress"
 	"github.com/cairn-build/cairn/snapshot"
 )
 
@@ -201,7 +202,7 @@ func TestBaseAndLayerFail(t *testing.T) {
 	p, o := w.planned("FROM scratch AS a\nRUN one\nRUN two\nFROM scratch\nCOPY --from=a / /\n")
 	p.Target().Base = plan.Source{Image: &plan.ResolvedImage{}}
 	o.Images = goneImages{o.Images, running, gone}
-	if _, err := Solve(t.Context(), p, o); !errors.Is(err, gone) || !errors.Is(err, broken) {
+	if _, err := Solve(t.Context(), []*plan.Plan{p}, o); !errors.Is(err, gone) || !errors.Is(err, broken) {
 		t.Errorf("it ended with %v", err)
 	}
 }
@@ -225,7 +226,93 @@ func TestGivenUpIsNoFailure(t *testing.T) {
 		return context.Cause(ctx)
 	}
 	p, o := w.planned("FROM scratch\nRUN one\nRUN two\n")
-	if _, err := Solve(ctx, p, o); !errors.Is(err, stopped) || strings.Contains(err.Error(), "given up") {
+	if _, err := Solve(ctx, []*plan.Plan{p}, o); !errors.Is(err, stopped) || strings.Contains(err.Error(), "given up") {
 		t.Errorf("it ended with %v", err)
 	}
+}
+
+// TestOnePlatformFails: a layer of another platform is finished and remembered, as one of another stage is.
+func TestOnePlatformFails(t *testing.T) {
+	w := newWorld(t)
+	exit := errors.New("exit code 1")
+	ended := make(chan struct{})
+	w.snaps.rest = func() error {
+		<-ended
+		return nil
+	}
+	started := make(chan struct{})
+	w.run = func(ctx context.Context, spec executor.Spec) error {
+		switch cmd := spec.Process.Args[len(spec.Process.Args)-1]; {
+		case strings.Contains(cmd, "fails"):
+			<-started
+			return exit
+		case strings.Contains(cmd, "two"):
+			close(started)
+			<-ctx.Done()
+			close(ended)
+			return context.Cause(ctx)
+		}
+		return nil
+	}
+	good, o := w.planned("FROM scratch\nRUN one\nRUN two\n")
+	bad, _ := w.planned("FROM scratch\nRUN fails\n")
+	if _, err := Solve(t.Context(), []*plan.Plan{good, bad}, o); !errors.Is(err, exit) {
+		t.Errorf("it ended with %v", err)
+	}
+	w.ran = nil
+	if w.mustSolve("FROM scratch\nRUN one\n"); len(w.ran) != 0 {
+		t.Errorf("ran %v: what the other platform had made was forgotten", w.ran)
+	}
+}
+
+// TestWaitingForLayersIsShown: a stage whose steps are done says what it still waits for, and one that waits for nothing does not.
+func TestWaitingForLayersIsShown(t *testing.T) {
+	const name = "[a] compressing layers"
+	w := newWorld(t)
+	shown := &awaited{name: name, seen: make(chan struct{})}
+	w.snaps.rest = func() error {
+		select {
+		case <-shown.seen:
+			return nil
+		case <-time.After(30 * time.Second):
+			return errors.New("nothing is shown while a layer is finished")
+		}
+	}
+	w.mustSolveTo(shown, "FROM scratch AS a\nRUN one\nRUN two\n")
+	if !shown.done(name) {
+		t.Error("the wait did not end")
+	}
+	quiet := &awaited{}
+	w.mustSolveTo(quiet, "FROM scratch AS a\nRUN one\nRUN two\n")
+	if quiet.done(name) {
+		t.Error("a cached stage waits for layers")
+	}
+}
+
+// awaited are events, and a signal when the vertex called name has started.
+type awaited struct {
+	events
+	name string
+	seen chan struct{}
+}
+
+func (a *awaited) Event(ev progress.Event) {
+	a.events.Event(ev)
+	if ev.Kind == progress.Started && ev.Name == a.name {
+		close(a.seen)
+	}
+}
+
+// done reports whether a vertex of a name has started and ended well.
+func (a *awaited) done(name string) bool {
+	id := ""
+	for _, ev := range a.all {
+		if ev.Kind == progress.Started && ev.Name == name {
+			id = ev.Vertex
+		}
+		if ev.Kind == progress.Completed && ev.Vertex == id && id != "" {
+			return ev.Err == nil
+		}
+	}
+	return false
 }

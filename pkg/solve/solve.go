@@ -20,7 +20,6 @@ import (
 	"github.com/cairn-build/cairn/pkg/secret"
 	"github.com/cairn-build/cairn/pkg/store"
 	"github.com/cairn-build/cairn/snapshot"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -72,7 +71,7 @@ type CacheOptions struct {
 	// NoCache carries every step out; its result is still recorded. NoCacheFilter limits that to stages by name.
 	NoCache       bool
 	NoCacheFilter []string
-	// Jobs is how many steps of one platform may work at once; 0 is no limit but the graph's. With 1 nothing else is done at once either;
+	// Jobs is how many steps may work at once; 0 is no limit but the graph's. With 1 nothing else is done at once either;
 	// otherwise up to two layers of a stage are compressed while its next steps run, and they count for nothing here.
 	Jobs int
 }
@@ -86,13 +85,11 @@ type Options struct {
 	Snapshotter snapshot.Snapshotter
 	Executor    executor.Executor
 	Compression layer.Compression
-	// Epoch is SOURCE_DATE_EPOCH: the time of what is created; nil for the time of day.
-	Epoch *time.Time
-	Run   RunOptions
-	Reuse CacheOptions
+	Run         RunOptions
+	Reuse       CacheOptions
 	// FillCache may put something into the new directory of a cache mount (--cache-mounts-from). Nil does nothing.
 	FillCache func(ctx context.Context, id, dir string)
-	// Offer, if not nil, is told of each layer that the target consists of as soon as it is there, whatever is still to be done; base is set for
+	// Offer, if not nil, is told of each layer that a target consists of as soon as it is there, whatever is still to be done; base is set for
 	// those of its base image. It returns at once and is safe for concurrent use.
 	Offer func(l layer.Layer, base bool)
 }
@@ -138,44 +135,53 @@ func (r *Result) Of(st *plan.Stage) []Made {
 	return nil
 }
 
-// Solve carries out a plan and returns what became of its target. It stops at the first error.
-func Solve(ctx context.Context, p *plan.Plan, o Options) (*Result, error) {
-	s := &solver{Options: o, stages: map[*plan.Stage]*pending{}, platform: p.Platform, inImage: map[*plan.Stage]bool{}, background: ctx}
+// Solve carries out plans, one for each platform, and returns what became of their targets. It stops at the first error.
+func Solve(ctx context.Context, plans []*plan.Plan, o Options) ([]*Result, error) {
+	s := &solver{Options: o, stages: map[*plan.Stage]*pending{}, inImage: map[*plan.Stage]bool{}, background: ctx}
 	ctx, s.cancel = context.WithCancelCause(ctx)
 	defer s.cancel(nil)
-	for st := p.Target(); st != nil && o.Offer != nil; st = st.Base.Stage {
-		s.inImage[st] = true
-	}
 	if o.Reuse.Jobs > 0 {
 		s.slots = make(chan struct{}, o.Reuse.Jobs)
 	}
-	for _, st := range p.Stages {
-		s.stages[st] = &pending{done: make(chan struct{})}
+	for _, p := range plans {
+		s.expect(p)
 	}
 	g, ctx := errgroup.WithContext(ctx)
-	for _, st := range p.Stages {
+	for st, pend := range s.stages {
 		g.Go(func() error {
-			pend := s.stages[st]
 			defer close(pend.done)
-			pend.result, pend.err = s.stage(ctx, st)
+			pend.result, pend.err = s.stage(ctx, pend.plan, st)
 			return pend.err
 		})
 	}
 	if err := g.Wait(); err != nil {
 		return nil, s.failure(err)
 	}
-	return s.stages[p.Target()].result, nil
+	out := make([]*Result, len(plans))
+	for i, p := range plans {
+		out[i] = s.stages[p.Target()].result
+	}
+	return out, nil
 }
 
-// solver is one run over a plan.
+// expect prepares for the stages of a plan.
+func (s *solver) expect(p *plan.Plan) {
+	for _, st := range p.Stages {
+		s.stages[st] = &pending{plan: p, done: make(chan struct{})}
+	}
+	for st := p.Target(); st != nil && s.Offer != nil; st = st.Base.Stage {
+		s.inImage[st] = true
+	}
+}
+
+// solver is one run over plans.
 type solver struct {
 	Options
-	platform ocispec.Platform
-	slots    chan struct{}
-	stages   map[*plan.Stage]*pending
-	// inImage are the stages whose layers are the target's too: itself and those it is built on.
+	slots  chan struct{}
+	stages map[*plan.Stage]*pending
+	// inImage are the stages whose layers are a target's too: itself and those it is built on.
 	inImage map[*plan.Stage]bool
-	// background is the context of what is finished although a step of this plan has failed: the layers that are there.
+	// background is the context of what is finished although a step has failed: the layers that are there.
 	background context.Context
 	// cancel ends everything else. What only ends because of that is no failure of its own.
 	cancel context.CancelCauseFunc
@@ -186,7 +192,7 @@ type solver struct {
 	emulators emulators
 }
 
-// fail ends what the steps of the plan are doing.
+// fail ends what all steps are doing.
 func (s *solver) fail(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -208,12 +214,13 @@ func (s *solver) failure(err error) error {
 
 // pending is a stage that is being solved.
 type pending struct {
+	plan   *plan.Plan
 	done   chan struct{}
 	result *Result
 	err    error
 }
 
-// wait returns what became of another stage of the plan.
+// wait returns what became of another stage of the same plan.
 func (s *solver) wait(ctx context.Context, st *plan.Stage) (*Result, error) {
 	p, ok := s.stages[st]
 	if !ok {

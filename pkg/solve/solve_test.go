@@ -211,7 +211,11 @@ func (w *world) solve(text string, change ...func(*Options)) (*Result, error) {
 func (w *world) solveTo(sink progress.Sink, text string, change ...func(*Options)) (*Result, error) {
 	w.t.Helper()
 	p, o := w.planned(text, change...)
-	return Solve(progress.With(w.t.Context(), sink), p, o)
+	r, err := Solve(progress.With(w.t.Context(), sink), []*plan.Plan{p}, o)
+	if err != nil {
+		return nil, err
+	}
+	return r[0], nil
 }
 
 // planned is a plan, and what it is solved with.

@@ -14,13 +14,17 @@ import (
 	"github.com/cairn-build/cairn/snapshot"
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/identity"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // stage is one stage on its way: what it has so far.
 type stage struct {
 	*solver
-	plan  *plan.Stage
-	chain []layer.Layer
+	plan *plan.Stage
+	// platform is what it is built for, epoch SOURCE_DATE_EPOCH, the time of what is created; nil for the time of day.
+	platform ocispec.Platform
+	epoch    *time.Time
+	chain    []layer.Layer
 	Result
 	// top is the root filesystem of chain where a RUN has just left it open, nil otherwise.
 	top snapshot.ROLayer
@@ -29,9 +33,9 @@ type stage struct {
 	current  int
 }
 
-// stage solves one stage.
-func (s *solver) stage(ctx context.Context, p *plan.Stage) (*Result, error) {
-	st := &stage{solver: s, plan: p, Result: Result{Stage: p}}
+// stage solves one stage of a plan.
+func (s *solver) stage(ctx context.Context, of *plan.Plan, p *plan.Stage) (*Result, error) {
+	st := &stage{solver: s, plan: p, platform: of.Platform, epoch: of.Created(), Result: Result{Stage: p}}
 	defer st.closeTop()
 	err := st.from(ctx)
 	if err == nil {
@@ -240,8 +244,8 @@ func (st *stage) closeTop() {
 
 // now is the time of what this step makes: SOURCE_DATE_EPOCH, or the time of day.
 func (st *stage) now() time.Time {
-	if st.Epoch != nil {
-		return st.Epoch.UTC()
+	if st.epoch != nil {
+		return *st.epoch
 	}
 	return time.Now().UTC()
 }
