@@ -79,7 +79,7 @@ func TestOneStore(t *testing.T) {
 		want[i] = d
 	}
 	n, killed := 0, 0
-	rounds, at := torture.Times(2, 6), 4
+	rounds, at := torture.Times(2, 10), 4
 	if torture.On() {
 		at = 8
 	}

@@ -1,6 +1,7 @@
 package test
 
 import (
+	"archive/tar"
 	"bytes"
 	"fmt"
 	"io"
@@ -118,6 +119,14 @@ func stopCases(of *harness.Registry, base string) []stopCase {
 			return cmd
 		}
 	}
+	// large does something with two gigabytes of zeros, which takes longer than a signal.
+	large := func(step string) func(*testing.T, *harness.Home) *exec.Cmd {
+		return func(t *testing.T, h *harness.Home) *exec.Cmd {
+			dir := h.Files(map[string]string{"Dockerfile": "FROM scratch\n" + step + "\n"})
+			zeros(t, h.Path("huge"), h.Path("huge.tar"))
+			return started(t, h, step+"\n", dir)
+		}
+	}
 	return []stopCase{
 		{name: "reading the context", start: func(t *testing.T, h *harness.Home) *exec.Cmd {
 			r, w, err := os.Pipe()
@@ -141,8 +150,11 @@ func stopCases(of *harness.Registry, base string) []stopCase {
 		}},
 		{name: "resolving", start: at(func(r *http.Request) bool { return strings.Contains(r.URL.Path, "/manifests/") }, false)},
 		{name: "pulling", start: at(func(r *http.Request) bool { return r.Method == "GET" && strings.Contains(r.URL.Path, "/blobs/") }, false)},
+		{name: "unpacking an archive", start: large("ADD huge.tar /x/")},
+		{name: "copying", start: large("COPY huge /x")},
 		{name: "RUN", start: run("echo ready; exec sleep 1000")},
 		{name: "RUN with a handler", start: run("trap 'exit 3' TERM; echo ready; while :; do sleep 0.05; done")},
+		{name: "making a layer", start: run("truncate -s 2G /x; echo ready")},
 		{name: "pushing", start: at(func(r *http.Request) bool { return r.Method == "POST" }, true)},
 		{name: "pushing a manifest", start: at(func(r *http.Request) bool { return r.Method == "PUT" && strings.Contains(r.URL.Path, "/manifests/") }, true)},
 		{name: "writing an archive", start: func(t *testing.T, h *harness.Home) *exec.Cmd {
@@ -166,6 +178,28 @@ func stopCases(of *harness.Registry, base string) []stopCase {
 	}
 }
 
+// zeros makes a file of two gigabytes without any block, and an archive of such a file.
+func zeros(t *testing.T, file, archive string) {
+	t.Helper()
+	const size = 2 << 30
+	var head bytes.Buffer
+	if err := tar.NewWriter(&head).WriteHeader(&tar.Header{Name: "huge", Mode: 0o644, Size: size}); err != nil {
+		t.Fatal(err)
+	}
+	const trailer = 1024 // two blocks of zeros
+	for name, f := range map[string]struct {
+		head []byte
+		size int64
+	}{file: {nil, size}, archive: {head.Bytes(), int64(head.Len()) + size + trailer}} {
+		if err := os.WriteFile(name, f.head, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Truncate(name, f.size); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // TestStop is T10: a build is stopped by every signal at every point. It ends soon, says by its code why, leaves nothing, and the store checks clean.
 func TestStop(t *testing.T) {
 	of := harness.StartRegistry(t, harness.RegistryOptions{})
@@ -174,8 +208,9 @@ func TestStop(t *testing.T) {
 	signals := []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT}
 	var slowest time.Duration
 	n := 0
+	cases := stopCases(of, base)
 	for round := range torture.Times(1, 1) {
-		for i, c := range stopCases(of, base) {
+		for i, c := range cases {
 			for j, sig := range signals {
 				// Not every pair in every run of `make test`: each point meets two signals, each signal every second point.
 				if !torture.On() && (i+j+round)%2 != 0 {
@@ -204,7 +239,7 @@ func TestStop(t *testing.T) {
 			}
 		}
 	}
-	torture.Figure(t, "T10", "%d builds stopped by INT, TERM, HUP and QUIT at 8 points of a build: all ended with 128+n, the slowest after %.1f s", n, slowest.Seconds())
+	torture.Figure(t, "T10", "%d builds stopped by INT, TERM, HUP and QUIT at %d points of a build: all ended with 128+n, the slowest after %.1f s", n, len(cases), slowest.Seconds())
 }
 
 // ended waits for the end of a command and returns how long it took since begin.

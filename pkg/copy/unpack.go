@@ -108,11 +108,8 @@ func (x *extractor) run(ctx context.Context, archive io.Reader) error {
 		return err
 	}
 	defer r.Close()
-	tr := tar.NewReader(&bounded{r: r, left: left})
+	tr := tar.NewReader(layer.Until(ctx, &bounded{r: r, left: left}))
 	for {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
 		h, err := tr.Next()
 		if errors.Is(err, io.EOF) {
 			return nil

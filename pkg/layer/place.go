@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"slices"
 	"syscall"
 )
@@ -184,6 +185,9 @@ func (u *unpacker) finish(ix *Index) error {
 		if landed, err = u.landed(ix); err != nil {
 			return err
 		}
+		if err := u.passed(landed); err != nil {
+			return err
+		}
 		if err := u.whiteouts(landed); err != nil {
 			return err
 		}
@@ -236,6 +240,25 @@ func (u *unpacker) landed(ix *Index) (*Index, error) {
 		return ix, nil
 	}
 	return l.index()
+}
+
+// passed removes directories that were only made on the way to where a symlink below leads, and that the layer, through another symlink, hides.
+func (u *unpacker) passed(ix *Index) error {
+	for _, name := range slices.Backward(slices.SortedFunc(maps.Keys(u.made), compare)) {
+		at, ok := find(ix.entries, name)
+		below := ix.entries[at:]
+		if ok {
+			below = below[1:]
+		}
+		if ok && ix.entries[at].Type != Whiteout || anyEntry(below[:endBelow(below, name)]) || !hiddenBelow(ix, name) {
+			continue
+		}
+		if err := u.gone(name); err != nil {
+			return fmt.Errorf("removing %q: %w", name, err)
+		}
+		delete(u.made, name)
+	}
+	return nil
 }
 
 // whiteouts hides what the layers below have and this one removes. What they do not have needs no whiteout, and would show
