@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net"
 	"net/http"
 	"net/http/cgi"
 	"net/http/httptest"
@@ -23,6 +24,7 @@ import (
 	"time"
 
 	"github.com/cairn-build/cairn/test/harness"
+	"github.com/cairn-build/cairn/test/torture"
 )
 
 // canary is a secret of 64 bytes that is like nothing else.
@@ -156,6 +158,7 @@ var routes = []struct {
 		args: []string{"--secret", "id=key,src=key"}},
 	{name: "variable", instruction: "RUN --mount=type=secret,id=key,env=KEY [ ${#KEY} = 64 ]; echo key=$KEY; echo $KEY >&2; %s",
 		args: []string{"--secret", "id=key,env=GIVEN"}, env: []string{"GIVEN=" + canary}},
+	{name: "agent", instruction: "COPY ask /ask\nRUN --mount=type=ssh [ $(/ask | wc -c) = 64 ]; %s", args: []string{"--ssh", "default=agent"}, prepare: agent},
 	{name: "proxy", instruction: "RUN [ ${#https_proxy} = 83 ]; %s",
 		env: []string{"https_proxy=http://u:" + canary + "@127.0.0.1", "no_proxy=127.0.0.1"}},
 }
@@ -164,6 +167,45 @@ var routes = []struct {
 type prepared struct {
 	base, context string
 	env, given    []string
+}
+
+// agent is an SSH agent that tells everybody the canary, and a program that asks it.
+func agent(t *testing.T, h *harness.Home, _ *harness.Registry) prepared {
+	h.Files(map[string]string{"ask.c": `
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+int main(void) {
+  struct sockaddr_un to = {.sun_family = AF_UNIX};
+  char said[100];
+  int s = socket(AF_UNIX, SOCK_STREAM, 0), n;
+  strncpy(to.sun_path, getenv("SSH_AUTH_SOCK"), sizeof to.sun_path - 1);
+  if (connect(s, (struct sockaddr *)&to, sizeof to)) return 1;
+  while ((n = read(s, said, sizeof said)) > 0) write(1, said, n);
+  return n;
+}`})
+	h.Run("gcc", "-static", "-o", h.Path("ask"), h.Path("ask.c"))
+	l, err := net.Listen("unix", h.Path("agent"))
+	if err == nil {
+		err = os.Chmod(h.Path("agent"), 0o777)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = io.WriteString(c, canary)
+			c.Close()
+		}
+	}()
+	return prepared{}
 }
 
 // guarded is a server that answers who knows the canary.
@@ -194,8 +236,13 @@ func TestSecrets(t *testing.T) {
 	registry := harness.StartRegistry(t, harness.RegistryOptions{})
 	base := registry.Busybox(t)
 	closed := harness.StartRegistry(t, harness.RegistryOptions{Auth: true})
+	outcomes := []string{"built", "RUN fails", "push fails", "killed", "panics"}
+	t.Cleanup(func() {
+		torture.Figure(t, "T12", "%d builds that had a secret by one of %d routes and ended in one of %d ways: it was nowhere afterwards, and no process of the builder showed it",
+			len(routes)*len(outcomes), len(routes), len(outcomes))
+	})
 	for _, route := range routes {
-		for _, outcome := range []string{"built", "RUN fails", "push fails", "killed", "panics"} {
+		for _, outcome := range outcomes {
 			t.Run(route.name+"/"+outcome, func(t *testing.T) {
 				t.Parallel()
 				h := harness.NewHome(t, harness.Unprivileged(t))
