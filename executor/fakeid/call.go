@@ -82,6 +82,7 @@ func handlers(m Mode) map[int]handler {
 		unix.SYS_FSETXATTR: onFD(mayXattr(1)), unix.SYS_REMOVEXATTR: legacy(onPath(0, follow, mayXattr(2))),
 		unix.SYS_LREMOVEXATTR: legacy(onPath(0, nofollow, mayXattr(2))), unix.SYS_FREMOVEXATTR: onFD(mayXattr(1)),
 		unix.SYS_UMASK: umask, unix.SYS_PRLIMIT64: prlimit, unix.SYS_GETSOCKOPT: peer, unix.SYS_BIND: bind,
+		unix.SYS_CONNECT: connect, unix.SYS_LISTEN: note(identity.Listening), unix.SYS_SOCKETPAIR: note(identity.Pairing),
 	}
 	for nr, f := range identity.Handlers() {
 		h[nr] = func(c *call) notify.Answer { return f(who{c}, c.args) }

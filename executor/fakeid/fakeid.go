@@ -11,6 +11,7 @@
 package fakeid
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -63,9 +64,12 @@ type Supervisor struct {
 	chroots  bool
 	// people are all credentials there were, by number.
 	people []person
+	peers  identity.Peers
 
 	stop *os.File
 	done sync.WaitGroup
+	// broken is why calls could not be answered any more.
+	broken error
 }
 
 // person is who a process can be.
@@ -86,7 +90,8 @@ func New(o Options) *Supervisor {
 	return s
 }
 
-// Serve begins to answer what comes from the listener, which it takes over. pid is a process that has its final root directory and waits.
+// Serve begins to answer what comes from the listener, which it takes over. pid is the first process, which has its final root directory and waits. It
+// is killed when nobody can answer any more.
 func (s *Supervisor) Serve(listener *os.File, pid int) (err error) {
 	defer func() {
 		if err != nil {
@@ -110,19 +115,29 @@ func (s *Supervisor) Serve(listener *os.File, pid int) (err error) {
 		root.Close()
 		return fmt.Errorf("watching a process's system calls: %w", err)
 	}
+	first, err := os.FindProcess(pid)
+	if err != nil {
+		root.Close()
+		return fmt.Errorf("watching a process's system calls: %w", err)
+	}
 	reader, stop, err := os.Pipe()
 	if err != nil {
 		root.Close()
 		return fmt.Errorf("watching a process's system calls: %w", err)
 	}
 	s.stop, s.listener = stop, notify.Listener(listener.Fd())
-	_ = s.listener.SyncWakeUp()
+	s.listener.SyncWakeUp()
 	s.done.Go(func() {
 		// The files are held here: their descriptors are in use as numbers.
 		defer listener.Close()
 		defer root.Close()
 		defer reader.Close()
-		s.serve(int(reader.Fd()))
+		if s.broken = s.serve(int(reader.Fd())); s.broken != nil {
+			if err := first.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
+				s.broken = errors.Join(s.broken, err)
+			}
+		}
+		_ = first.Release() // which cannot fail
 	})
 	return nil
 }
@@ -159,36 +174,40 @@ func (s *Supervisor) findMounts(pid int) error {
 	return nil
 }
 
-// Close ends the answers, when no process is left that could ask. It may be called without Serve.
-func (s *Supervisor) Close() {
+// Close ends the answers, when no process is left that could ask. Its error is why they ended before that. It may be called without Serve.
+func (s *Supervisor) Close() error {
 	if s.stop != nil {
 		s.stop.Close()
 	}
 	s.done.Wait()
+	return s.broken
 }
 
 // serve answers until the other end of stop is closed. There is one thread: nothing it does waits for a process.
-func (s *Supervisor) serve(stop int) {
-	notify.BlockSignals()
+func (s *Supervisor) serve(stop int) error {
+	if err := notify.BlockSignals(); err != nil {
+		return err
+	}
 	fds := []unix.PollFd{{Fd: int32(s.listener), Events: unix.POLLIN}, {Fd: int32(stop), Events: unix.POLLIN}}
 	for {
 		// The kernel may wait in Receive for longer than there is anybody to wait for.
-		if _, err := unix.Poll(fds, -1); err != nil && err != unix.EINTR {
-			return
+		if _, err := unix.Poll(fds, -1); err == unix.EINTR {
+			continue
+		} else if err != nil {
+			return fmt.Errorf("waiting for a system call: %w", err)
 		}
 		if fds[0].Revents&unix.POLLIN == 0 {
-			if fds[1].Revents != 0 || fds[0].Revents != 0 {
-				return
-			}
-			continue
+			return nil // no task is left, or this has been closed
 		}
 		var n notify.Notification
 		switch err := s.listener.Receive(&n); err {
 		case nil:
-			s.listener.Reply(n.ID, s.answer(&n))
+			if err := s.listener.Reply(n.ID, s.answer(&n)); err != nil {
+				return err
+			}
 		case unix.EINTR, unix.ENOENT: // the task has ended meanwhile
 		default:
-			return
+			return fmt.Errorf("receiving a system call: %w", err)
 		}
 	}
 }

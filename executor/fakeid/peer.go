@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/cairn-build/cairn/executor/identity"
 	"github.com/cairn-build/cairn/executor/notify"
 )
 
@@ -20,7 +21,55 @@ func onPeer() []unix.SockFilter {
 	}
 }
 
-// peer answers it, which servers go by (ssh-agent, dbus, PostgreSQL), with who that process is said to be. Where the task's socket cannot be had, the
+// note remembers who a process is when the kernel does, in a socket.
+func note(how identity.Noting) handler {
+	return func(c *call) notify.Answer {
+		process, who := c.asPeer()
+		c.peers.Note(process, how, who)
+		return notify.Pass()
+	}
+}
+
+// connect is note for a Unix socket that connects, or may.
+func connect(c *call) notify.Answer {
+	var family [2]byte
+	var st unix.Stat_t
+	if c.memory().ReadFull(c.args[1], family[:]) == nil && binary.NativeEndian.Uint16(family[:]) == unix.AF_UNIX && unix.Stat(c.fdName(c.int(0)), &st) == nil {
+		process, who := c.asPeer()
+		c.peers.Connect(process, st.Ino, who)
+	}
+	return notify.Pass()
+}
+
+// asPeer is the task's process, by the number that it has here, as others are to see it.
+func (c *call) asPeer() (process int, who identity.Peer) {
+	process = number(statusLine(c.tid, "Tgid"))
+	return process, identity.Peer{Credentials: c.person.Credentials, PID: number(statusLine(process, "NSpid"))}
+}
+
+// number is 0 where a task is gone.
+func number(word string) int {
+	n, _ := strconv.Atoi(word)
+	return n
+}
+
+// wasAtOtherEnd says who a process was that the kernel names as the other end of the task's socket. One that nobody saw is who it is now.
+func (c *call) wasAtOtherEnd(pid int) identity.Peer {
+	var st unix.Stat_t
+	table, err := os.ReadFile(c.proc("net/unix"))
+	if err == nil && unix.Stat(c.fdName(c.int(0)), &st) == nil {
+		if who, seen := c.peers.Of(pid, st.Ino, table); seen {
+			return who
+		}
+	}
+	who := identity.Peer{Credentials: c.people[c.number(pid)].Credentials, PID: pid}
+	if inner := number(statusLine(pid, "NSpid")); inner > 0 {
+		who.PID = inner
+	}
+	return who
+}
+
+// peer answers it, which servers go by (ssh-agent, dbus, PostgreSQL), with who that process is said to have been. Where the task's socket cannot be had, the
 // kernel says root.
 func peer(c *call) notify.Answer {
 	var size [4]byte
@@ -31,11 +80,8 @@ func peer(c *call) notify.Answer {
 	if err != nil || cred.Pid == 0 {
 		return notify.Pass()
 	}
-	said := c.people[c.number(int(cred.Pid))]
-	cred.Uid, cred.Gid = said.UID.E, said.GID.E
-	if pid, err := strconv.Atoi(statusLine(int(cred.Pid), "NSpid")); err == nil {
-		cred.Pid = int32(pid) // the number that it has where the task is
-	}
+	said := c.wasAtOtherEnd(int(cred.Pid))
+	cred.Pid, cred.Uid, cred.Gid = int32(said.PID), said.UID.E, said.GID.E
 	if err := c.memory().Write(c.args[3], notify.BytesOf(cred)); err != nil {
 		return notify.Fail(err)
 	}
@@ -54,11 +100,7 @@ func (c *call) kernelsPeer() (*unix.Ucred, error) {
 
 // descriptor is a copy of one of the task's, which is the caller's to close. Not every place allows it.
 func (c *call) descriptor(fd int32) (int, error) {
-	process, err := strconv.Atoi(statusLine(c.tid, "Tgid"))
-	if err != nil {
-		return -1, err
-	}
-	pidfd, err := unix.PidfdOpen(process, 0)
+	pidfd, err := unix.PidfdOpen(number(statusLine(c.tid, "Tgid")), 0)
 	if err != nil {
 		return -1, err
 	}

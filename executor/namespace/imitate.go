@@ -119,11 +119,14 @@ func (r *run) answer(oob []byte, pid int) error {
 }
 
 // stopAnswering comes when no process is left.
-func (r *run) stopAnswering() {
-	if r.answers != nil {
-		r.answers.Close()
+func (r *run) stopAnswering() error {
+	defer func() {
+		for _, f := range r.forget {
+			f()
+		}
+	}()
+	if r.answers == nil {
+		return nil
 	}
-	for _, f := range r.forget {
-		f()
-	}
+	return r.answers.Close()
 }

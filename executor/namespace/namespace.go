@@ -207,15 +207,15 @@ func (r *run) do(ctx context.Context) error {
 	c, err := r.begin(s)
 	s.Started()
 	if err != nil {
-		r.stopAnswering()
-		_ = s.Finish()
-		return err
+		return errors.Join(err, r.stopAnswering(), s.Finish())
 	}
 	if r.spec.Started != nil {
 		r.spec.Started()
 	}
 	err = c.container.Wait(ctx, r.spec, c)
-	r.stopAnswering()
+	if broken := r.stopAnswering(); broken != nil {
+		err = fmt.Errorf("running %q: %w", r.spec.Process.Args[0], broken) // which also is why the process was killed
+	}
 	if serr := s.Finish(); err == nil && serr != nil {
 		err = fmt.Errorf("copying the output of %q: %w", r.spec.Process.Args[0], serr)
 	}

@@ -4,6 +4,7 @@ package notify
 
 import (
 	"errors"
+	"fmt"
 	"runtime"
 	"unsafe"
 
@@ -85,13 +86,9 @@ func (l Listener) ioctl(op uintptr, arg unsafe.Pointer) unix.Errno {
 	return e
 }
 
-// SyncWakeUp asks for wake-ups that suit a task and its supervisor, where the kernel knows of them. They are an argument, no pointer.
-func (l Listener) SyncWakeUp() error {
-	if _, _, e := unix.Syscall(unix.SYS_IOCTL, uintptr(l), ioctlFlags, syncWakeUp); e != 0 {
-		return e
-	}
-	return nil
-}
+// SyncWakeUp asks for wake-ups that suit a task and its supervisor. Kernels before 6.6 do not know of them, and do without. They are an
+// argument, no pointer.
+func (l Listener) SyncWakeUp() { unix.Syscall(unix.SYS_IOCTL, uintptr(l), ioctlFlags, syncWakeUp) }
 
 // Receive waits for a call. EINTR and ENOENT mean that its task has ended meanwhile.
 func (l Listener) Receive(n *Notification) error {
@@ -105,10 +102,10 @@ func (l Listener) Receive(n *Notification) error {
 // Valid reports whether the task still waits for an answer.
 func (l Listener) Valid(id uint64) bool { return l.ioctl(ioctlValid, unsafe.Pointer(&id)) == 0 }
 
-// Reply gives a call its answer. What fails here fails because the task is gone.
-func (l Listener) Reply(id uint64, a Answer) {
+// Reply gives a call its answer. A task that is gone needs none; any other error means that it waits for ever.
+func (l Listener) Reply(id uint64, a Answer) error {
 	if a.Later {
-		return
+		return nil
 	}
 	r := response{id: id, value: a.Value}
 	switch {
@@ -124,11 +121,14 @@ func (l Listener) Reply(id uint64, a Answer) {
 		e := l.ioctl(ioctlAddFD, unsafe.Pointer(&add))
 		unix.Close(a.FD)
 		if e == 0 || e == unix.ENOENT {
-			return
+			return nil
 		}
 		r.err = -int32(e) // the task has no descriptor left: EMFILE
 	}
-	_ = l.ioctl(ioctlSend, unsafe.Pointer(&r))
+	if e := l.ioctl(ioctlSend, unsafe.Pointer(&r)); e != 0 && e != unix.ENOENT {
+		return fmt.Errorf("answering a system call: %w", e)
+	}
+	return nil
 }
 
 // Errno is the error number in an error.
@@ -141,11 +141,14 @@ func Errno(err error) unix.Errno {
 
 // BlockSignals keeps signals off the calling goroutine's thread, for good: it ends with the goroutine. One that interrupts an ADDFD would
 // withdraw the descriptor and leave the reply (Go's runtime sends SIGURG at any time).
-func BlockSignals() {
+func BlockSignals() error {
 	runtime.LockOSThread()
 	var all unix.Sigset_t
 	for i := range all.Val {
 		all.Val[i] = ^all.Val[i]
 	}
-	_ = unix.PthreadSigmask(unix.SIG_BLOCK, &all, nil)
+	if err := unix.PthreadSigmask(unix.SIG_BLOCK, &all, nil); err != nil {
+		return fmt.Errorf("blocking signals: %w", err)
+	}
+	return nil
 }

@@ -2,6 +2,7 @@ package notify
 
 import (
 	"encoding/binary"
+	"fmt"
 	"sync/atomic"
 	"time"
 
@@ -19,6 +20,8 @@ type Server struct {
 	// receiver is whose turn it is.
 	receiver atomic.Pointer[Worker]
 	received atomic.Uint64
+	// broken is why a thread could not give its turn away.
+	broken chan error
 }
 
 // Worker is one thread of a Server.
@@ -32,20 +35,42 @@ func NewServer(l Listener, answer func(w *Worker, n *Notification) Answer) (*Ser
 	if err != nil {
 		return nil, err
 	}
-	_ = l.SyncWakeUp()
-	s := &Server{listener: l, answer: answer, turn: turn}
-	go s.watch()
-	return s, nil
+	l.SyncWakeUp()
+	return &Server{listener: l, answer: answer, turn: turn, broken: make(chan error, 1)}, nil
 }
 
-// Work is a thread that answers. It returns when no task is left.
-func (s *Server) Work() {
-	BlockSignals()
+// Serve answers on some threads until no task is left. After an error nobody answers any more: tasks wait for ever and have to be ended.
+func (s *Server) Serve(threads int) error {
+	done := make(chan struct{})
+	defer close(done)
+	go s.watch(done)
+	ended := make(chan error, threads)
+	for range threads {
+		go func() { ended <- s.work() }()
+	}
+	for range threads {
+		select {
+		case err := <-ended:
+			if err != nil {
+				return err
+			}
+		case err := <-s.broken:
+			return err
+		}
+	}
+	return nil
+}
+
+// work is a thread that answers. It returns when no task is left.
+func (s *Server) work() error {
+	if err := BlockSignals(); err != nil {
+		return err
+	}
 	w := &Worker{server: s}
 	defer w.HandOver()
 	for {
 		if err := w.take(); err != nil {
-			return
+			return fmt.Errorf("waiting for a turn to receive system calls: %w", err)
 		}
 		var n Notification
 		switch err := s.listener.Receive(&n); err {
@@ -54,14 +79,16 @@ func (s *Server) Work() {
 			continue
 		case unix.ENOENT: // or the last one has
 			if s.listener.waiting()&unix.POLLHUP != 0 {
-				return
+				return nil
 			}
 			continue
 		default:
-			return
+			return fmt.Errorf("receiving a system call: %w", err)
 		}
 		s.received.Add(1)
-		s.listener.Reply(n.ID, s.answer(w, &n))
+		if err := s.listener.Reply(n.ID, s.answer(w, &n)); err != nil {
+			return err
+		}
 	}
 }
 
@@ -83,14 +110,17 @@ func (w *Worker) take() error {
 // patience is for how long calls wait behind an answer that takes unexpectedly long.
 const patience = time.Second
 
-// watch has another thread receive where the one whose turn it is has been in one answer for too long. It returns when no task is left.
-func (s *Server) watch() {
+// watch has another thread receive where the one whose turn it is has been in one answer for too long.
+func (s *Server) watch(done <-chan struct{}) {
+	tick := time.NewTicker(patience)
+	defer tick.Stop()
 	for before := uint64(0); ; {
-		time.Sleep(patience)
-		waiting, now := s.listener.waiting(), s.received.Load()
-		if waiting&unix.POLLHUP != 0 {
+		select {
+		case <-done:
 			return
+		case <-tick.C:
 		}
+		waiting, now := s.listener.waiting(), s.received.Load()
 		if r := s.receiver.Load(); r != nil && now == before && waiting&unix.POLLIN != 0 {
 			r.HandOver()
 		}
@@ -110,7 +140,12 @@ func (w *Worker) HandOver() {
 	if w == nil || !w.server.receiver.CompareAndSwap(w, nil) {
 		return
 	}
-	_, _ = unix.Write(w.server.turn, binary.NativeEndian.AppendUint64(nil, 1))
+	if _, err := unix.Write(w.server.turn, binary.NativeEndian.AppendUint64(nil, 1)); err != nil {
+		select {
+		case w.server.broken <- fmt.Errorf("giving the turn to receive system calls away: %w", err):
+		default: // one reason is enough
+		}
+	}
 }
 
 // waiting says by the bits of poll(2) whether calls wait, and whether there are tasks at all.

@@ -100,10 +100,31 @@ func TestStuckAnswer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for range 2 {
-		go server.Work()
-	}
+	ended := make(chan error)
+	go func() { ended <- server.Serve(2) }()
 	if err := cmd.Wait(); err != nil || calls.Load() != 2 {
 		t.Errorf("%d calls, %v", calls.Load(), err)
+	}
+	if err := <-ended; err != nil {
+		t.Errorf("the server ended with %v", err)
+	}
+}
+
+// What keeps calls from being received ends the server, and is said.
+func TestBrokenListener(t *testing.T) {
+	null, err := os.Open("/dev/null")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	server, err := notify.NewServer(notify.Listener(null.Fd()), func(*notify.Worker, *notify.Notification) notify.Answer { return notify.Pass() })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := server.Serve(2); !errors.Is(err, unix.ENOTTY) {
+		t.Errorf("%v, want ENOTTY", err)
+	}
+	if err := notify.Listener(null.Fd()).Reply(1, notify.Pass()); !errors.Is(err, unix.ENOTTY) {
+		t.Errorf("an answer: %v, want ENOTTY", err)
 	}
 }

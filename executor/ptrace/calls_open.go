@@ -233,18 +233,23 @@ func (o *opening) blocking(at *place, flags int) error {
 	if err != nil {
 		return err
 	}
+	other, err := unix.FcntlInt(uintptr(at.fd), unix.F_DUPFD_CLOEXEC, 3)
+	if err != nil {
+		unix.Close(own)
+		return err
+	}
 	done := make(chan struct{})
 	go func() {
 		defer unix.Close(own)
-		notify.BlockSignals()
+		if err := notify.BlockSignals(); err != nil {
+			o.abort(err)
+		}
 		fd, err := retryOpen(selfFD(own), flags)
 		close(done)
-		o.listener.Reply(o.id, answer{FD: fd, IsFD: true, CloseOnExec: o.flags&unix.O_CLOEXEC != 0, Err: err})
+		if err := o.listener.Reply(o.id, answer{FD: fd, IsFD: true, CloseOnExec: o.flags&unix.O_CLOEXEC != 0, Err: err}); err != nil {
+			o.abort(err)
+		}
 	}()
-	other, err := unix.FcntlInt(uintptr(at.fd), unix.F_DUPFD_CLOEXEC, 3)
-	if err != nil {
-		return errLater
-	}
 	go func() {
 		defer unix.Close(other)
 		tick := time.NewTicker(fifoPatience)

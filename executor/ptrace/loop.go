@@ -2,6 +2,7 @@ package ptrace
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -36,7 +37,16 @@ type loop struct {
 	ended  bool
 }
 
-// run follows all tasks until none is left. When the main one has ended the others are killed: they belong to the step.
+// gone is the error of a request to a task, less that it was killed meanwhile: its end is still to come.
+func gone(err error) error {
+	if err == unix.ESRCH {
+		return nil
+	}
+	return err
+}
+
+// run follows all tasks until none is left. When the main one has ended the others are killed: they belong to the step. After an error nobody is
+// followed any more: the supervisor has to end, and with it all tasks.
 func (l *loop) run() error {
 	for {
 		var ws unix.WaitStatus
@@ -51,50 +61,67 @@ func (l *loop) run() error {
 		}
 		switch {
 		case ws.Exited() || ws.Signaled():
-			l.exited(id, ws)
+			err = l.exited(id, ws)
 		case ws.Stopped():
-			l.stopped(id, ws)
+			err = l.stopped(id, ws)
+		}
+		if err != nil {
+			return fmt.Errorf("following process %d: %w", id, err)
 		}
 	}
 }
 
-func (l *loop) exited(id int, ws unix.WaitStatus) {
+func (l *loop) exited(id int, ws unix.WaitStatus) error {
 	if t := l.tasks.get(id); t != nil {
-		l.finish(t)
 		l.tasks.drop(id)
-		l.adopt(t)
+		if err := errors.Join(l.finish(t), l.adopt(t)); err != nil {
+			return err
+		}
 	}
 	delete(l.held, id)
 	if id == l.main {
 		l.status, l.ended = ws, true
 	}
 	if l.ended {
-		l.killAll()
+		return l.killAll()
 	}
+	return nil
 }
 
 // killAll ends what is left of a step. What is being born meanwhile is killed when it is first seen.
-func (l *loop) killAll() {
+func (l *loop) killAll() error {
+	var errs []error
 	for _, id := range l.tasks.groups() {
-		_ = unix.Kill(id, unix.SIGKILL)
+		errs = append(errs, kill9(id))
 	}
 	for id := range l.held {
-		_ = unix.Kill(id, unix.SIGKILL)
+		errs = append(errs, kill9(id))
 	}
+	return errors.Join(errs...)
+}
+
+func kill9(id int) error {
+	if err := gone(unix.Kill(id, unix.SIGKILL)); err != nil {
+		return fmt.Errorf("ending process %d: %w", id, err)
+	}
+	return nil
 }
 
 // adopt lets tasks go whose creator was killed before it could say that it made them.
-func (l *loop) adopt(parent *task) {
+func (l *loop) adopt(parent *task) error {
 	for id := range l.held {
 		ppid, tgid := parents(id)
 		if l.tasks.get(ppid) != nil || l.tasks.get(tgid) != nil {
 			continue
 		}
-		l.begin(parent.child(id, false))
+		if err := l.begin(parent.child(id, false)); err != nil {
+			return err
+		}
 	}
+	return nil
 }
 
-// parents reads who a task belongs to.
+// parents reads who a task belongs to: nobody, if it is gone.
 func parents(id int) (ppid, tgid int) {
 	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", id))
 	for line := range strings.Lines(string(b)) {
@@ -104,44 +131,51 @@ func parents(id int) (ppid, tgid int) {
 	return ppid, tgid
 }
 
-func (l *loop) stopped(id int, ws unix.WaitStatus) {
+func (l *loop) stopped(id int, ws unix.WaitStatus) error {
 	sig := ws.StopSignal()
 	if l.ended {
-		_ = unix.Kill(id, unix.SIGKILL)
+		if err := kill9(id); err != nil {
+			return err
+		}
 	}
 	t := l.tasks.get(id)
 	if t == nil {
 		l.held[id] = true
-		return
+		return nil
 	}
+	var err error
 	switch event := int(ws) >> 16; event {
 	case unix.PTRACE_EVENT_SECCOMP:
-		l.before(t)
+		return l.before(t)
 	case unix.PTRACE_EVENT_FORK, unix.PTRACE_EVENT_VFORK, unix.PTRACE_EVENT_CLONE:
-		l.created(t)
-		l.resume(id, 0)
+		err, sig = l.created(t), 0
 	case unix.PTRACE_EVENT_EXEC:
-		l.executed(id)
-		l.resume(id, 0)
+		err, sig = l.executed(id), 0
 	case eventStop:
 		if sig == unix.SIGSTOP || sig == unix.SIGTSTP || sig == unix.SIGTTIN || sig == unix.SIGTTOU {
 			// Job control: it stays stopped until SIGCONT.
-			_ = ptraceRequest(unix.PTRACE_LISTEN, id, 0, 0)
-			return
+			return gone(ptraceRequest(unix.PTRACE_LISTEN, id, 0, 0))
 		}
-		l.resume(id, 0)
+		sig = 0
 	case 0:
 		if sig == syscallStop {
-			l.finish(t)
-			sig = 0
+			err, sig = l.finish(t), 0
 		}
-		l.resume(id, sig)
 	default:
-		l.resume(id, 0)
+		sig = 0
 	}
+	if err != nil {
+		return err
+	}
+	return l.resume(id, sig)
 }
 
-func (l *loop) resume(id int, sig unix.Signal) { _ = unix.PtraceCont(id, int(sig)) }
+func (l *loop) resume(id int, sig unix.Signal) error {
+	if err := gone(unix.PtraceCont(id, int(sig))); err != nil {
+		return fmt.Errorf("resuming it: %w", err)
+	}
+	return nil
+}
 
 func ptraceRequest(request, id int, addr, data uintptr) error {
 	_, _, e := unix.Syscall6(unix.SYS_PTRACE, uintptr(request), uintptr(id), addr, data, 0, 0)
@@ -151,96 +185,116 @@ func ptraceRequest(request, id int, addr, data uintptr) error {
 	return nil
 }
 
-// before changes a call that a task is stopped before.
-func (l *loop) before(t *task) {
+// before changes a call that a task is stopped before. Where that cannot be done the call must not be made: it would reach the machine.
+func (l *loop) before(t *task) error {
 	r, err := readRegisters(t.id)
 	if err != nil {
-		return // it was killed
+		return gone(err)
 	}
 	regs := r.decode()
 	f := l.rewrites[regs.nr]
 	if f == nil {
-		l.resume(t.id, 0)
-		return
+		return l.resume(t.id, 0)
 	}
 	s := newScratch(t.memory(), regs.stack)
 	out, err := f(&call{supervisor: l.supervisor, task: t, nr: regs.nr, args: regs.args}, s)
-	switch {
-	case err != nil:
-		_ = denyCall(t.id, r, notify.Errno(err))
-	case !out.unchanged:
-		t.restore = &regs.args
-		t.exec, t.after = out.program, out.after
-		if out.hold >= 0 {
-			t.release = append(t.release, out.hold)
-		}
-		_ = changeCall(t.id, r, out.nr, out.args)
-		_ = ptraceRequest(unix.PTRACE_SYSCALL, t.id, 0, 0)
-		return
+	if out.hold > 0 {
+		t.release = append(t.release, out.hold)
 	}
-	l.resume(t.id, 0)
+	if err != nil {
+		if err := gone(denyCall(t.id, r, notify.Errno(err))); err != nil {
+			return fmt.Errorf("refusing a call: %w", err)
+		}
+		if err := l.finish(t); err != nil {
+			return err
+		}
+		return l.resume(t.id, 0)
+	}
+	if out.unchanged {
+		return l.resume(t.id, 0)
+	}
+	t.restore = &regs.args
+	t.exec, t.after = out.program, out.after
+	if err = gone(changeCall(t.id, r, out.nr, out.args)); err == nil {
+		err = gone(ptraceRequest(unix.PTRACE_SYSCALL, t.id, 0, 0))
+	}
+	if err != nil {
+		return fmt.Errorf("changing a call: %w", err)
+	}
+	return nil
 }
 
 // finish puts back what before has changed.
-func (l *loop) finish(t *task) {
+func (l *loop) finish(t *task) error {
+	var err error
 	if t.restore != nil {
-		_ = restoreCall(t.id, *t.restore)
+		err = gone(restoreCall(t.id, *t.restore))
 	}
 	if t.after != nil {
-		t.after()
+		err = errors.Join(err, t.after())
 	}
 	for _, fd := range t.release {
 		unix.Close(fd)
 	}
 	t.restore, t.release, t.exec, t.after = nil, nil, nil, nil
+	if err != nil {
+		return fmt.Errorf("after a call that was changed: %w", err)
+	}
+	return nil
 }
 
-// created notes the task that a task has made, and lets it go if it waits already.
-func (l *loop) created(t *task) {
+// created notes the task that a task has made, and lets it go if it waits already. If its maker is gone it is adopted.
+func (l *loop) created(t *task) error {
 	id, err := unix.PtraceGetEventMsg(t.id)
 	if err != nil {
-		return
+		return gone(err)
 	}
-	thread := false
-	if r, err := readRegisters(t.id); err == nil {
-		regs := r.decode()
-		thread = regs.nr == unix.SYS_CLONE && regs.args[0]&unix.CLONE_THREAD != 0
+	r, err := readRegisters(t.id)
+	if err != nil {
+		return gone(err)
 	}
-	l.begin(t.child(int(id), thread))
+	regs := r.decode()
+	return l.begin(t.child(int(id), regs.nr == unix.SYS_CLONE && regs.args[0]&unix.CLONE_THREAD != 0))
 }
 
-func (l *loop) begin(t *task) {
+func (l *loop) begin(t *task) error {
 	l.tasks.put(t.id, t)
-	if l.held[t.id] {
-		delete(l.held, t.id)
-		l.resume(t.id, 0)
+	if !l.held[t.id] {
+		return nil
 	}
+	delete(l.held, t.id)
+	return l.resume(t.id, 0)
 }
 
 // executed makes the task what its new program makes of it. All other threads of the process are gone, and it has the id of the first.
-func (l *loop) executed(id int) {
-	if former, err := unix.PtraceGetEventMsg(id); err == nil && int(former) != id {
-		if t := l.tasks.get(int(former)); t != nil {
-			l.tasks.drop(t.id)
-			t.id = id
-			l.tasks.put(id, t)
-		}
+func (l *loop) executed(id int) error {
+	former, err := unix.PtraceGetEventMsg(id)
+	if err != nil {
+		return gone(err)
+	}
+	if t := l.tasks.get(int(former)); t != nil && t.id != id {
+		l.tasks.drop(t.id)
+		t.id = id
+		l.tasks.put(id, t)
 	}
 	t := l.tasks.get(id)
 	if t == nil {
-		return
+		return nil
 	}
 	p := t.exec
 	t.restore = nil
-	l.finish(t)
-	if p == nil {
-		return
+	if err := l.finish(t); err != nil || p == nil {
+		return err
 	}
 	t.group.setExecutable(p.exe)
 	t.setCreds(t.creds().Execute(p.setuid, p.setgid))
 	if err := describe(t, p.exe); err != nil {
-		l.remark("describing " + p.exe + ": " + err.Error())
+		if _, killed := readRegisters(id); killed == unix.ESRCH {
+			return nil // and its memory went with it
+		}
+		return fmt.Errorf("describing %s: %w", p.exe, err)
 	}
+	return nil
 }
 
 // Entries of the auxiliary vector (getauxval(3)).
@@ -254,7 +308,7 @@ const (
 func describe(t *task, exe string) error {
 	r, err := readRegisters(t.id)
 	if err != nil {
-		return nil // it was killed
+		return gone(err)
 	}
 	mem, at := t.memory(), r.decode().stack+8
 	for range 2 {

@@ -187,8 +187,11 @@ func (r *run) do(ctx context.Context, streams *streams) error {
 		last, err = r.follow(ctx, orders, gob.NewDecoder(ours))
 	}
 	ours.Close() // which ends the supervisor, if it has not ended
-	_ = cmd.Wait()
+	ended := cmd.Wait()
 	ioErr := streams.Finish()
+	if err != nil && ended != nil {
+		err = fmt.Errorf("%w (%w)", err, ended)
+	}
 	if err != nil {
 		return fmt.Errorf("running %q: %w", name, err)
 	}

@@ -17,15 +17,15 @@ type changed struct {
 	args [6]uint64
 	// unchanged lets the call through as it is.
 	unchanged bool
-	// hold is a descriptor of the supervisor that the call uses by its name in /proc; -1 if none.
+	// hold is a descriptor of the supervisor that the call uses by its name in /proc, to be closed after it; 0 if none.
 	hold int
 	// program is what an execve makes of the task.
 	program *program
-	// after is called when the call has returned, unless it is nil.
-	after func()
+	// after is called when the call has returned, unless it is nil. Its error ends the step.
+	after func() error
 }
 
-// rewrite changes a call of a task, or returns the error that the call is to return.
+// rewrite changes a call of a task, or returns the error that the call is to return. hold counts in either case.
 type rewrite func(c *call, s *scratch) (changed, error)
 
 // scratch is memory of a task that nobody uses: below its stack.
@@ -79,7 +79,7 @@ func rewriteChdir(c *call, s *scratch) (changed, error) {
 	}
 	args := c.args
 	args[0] = s.text(host)
-	return changed{nr: unix.SYS_CHDIR, args: args, hold: -1}, s.err
+	return changed{nr: unix.SYS_CHDIR, args: args}, s.err
 }
 
 func rewriteExec(c *call, s *scratch) (changed, error) {
@@ -143,7 +143,7 @@ func (c *call) exec(s *scratch, x execution) (changed, error) {
 	if err != nil {
 		return changed{}, err
 	}
-	out := changed{nr: unix.SYS_EXECVE, args: [6]uint64{s.text(p.host), x.argv, x.envp}, hold: -1, program: p}
+	out := changed{nr: unix.SYS_EXECVE, args: [6]uint64{s.text(p.host), x.argv, x.envp}, program: p}
 	if added := len(p.argv) - max(len(pointers), 1); added > 0 {
 		// p.argv begins with what was added before the script's name, which takes the place of argv[0].
 		words := make([]uint64, 0, len(p.argv)+1)
@@ -170,7 +170,15 @@ func (c *call) socket(s *scratch, at int) (changed, error) {
 	if err := c.memory().ReadFull(c.args[at], addr); err != nil {
 		return changed{}, err
 	}
-	if binary.NativeEndian.Uint16(addr) != unix.AF_UNIX || addr[2] == 0 {
+	if binary.NativeEndian.Uint16(addr) != unix.AF_UNIX {
+		return changed{unchanged: true}, nil
+	}
+	if c.nr == unix.SYS_CONNECT {
+		if err := c.connects(); err != nil {
+			return changed{}, err
+		}
+	}
+	if addr[2] == 0 {
 		return changed{unchanged: true}, nil
 	}
 	name := addr[2:]
@@ -198,7 +206,12 @@ func (c *call) socket(s *scratch, at int) (changed, error) {
 	out := changed{nr: nr, args: args, hold: hold}
 	if base != "" {
 		// Whose the new file is; there is none if the call has failed.
-		out.after = func() { _ = c.made(&dir, base, 0o777&^c.task.group.mask()) }
+		out.after = func() error {
+			if err := c.made(&dir, base, 0o777&^c.task.group.mask()); err != unix.ENOENT {
+				return err
+			}
+			return nil
+		}
 	}
 	return out, s.err
 }

@@ -1,21 +1,30 @@
 package ptrace
 
 import (
+	"fmt"
+	"syscall"
+
 	"golang.org/x/sys/unix"
 
 	"github.com/cairn-build/cairn/executor/notify"
 )
 
 // serve answers calls until no task is left.
-func (s *supervisor) serve() error {
+func (s *supervisor) serve() {
 	server, err := notify.NewServer(s.listener, s.answer)
+	if err == nil {
+		err = server.Serve(workers)
+	}
 	if err != nil {
-		return err
+		s.abort(err)
 	}
-	for range workers {
-		go server.Work()
-	}
-	return nil
+}
+
+// abort ends the step with an error: its calls cannot be answered any more. All tasks end with the supervisor (EXITKILL), and where nobody takes
+// the report, nobody waits for it.
+func (s *supervisor) abort(err error) {
+	_ = s.reports.Encode(report{Error: fmt.Sprintf("the supervisor gave up: %v", err)})
+	syscall.Exit(1)
 }
 
 func (s *supervisor) answer(w *notify.Worker, n *notify.Notification) answer {

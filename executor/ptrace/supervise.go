@@ -59,11 +59,13 @@ type supervisor struct {
 	pid      int
 	mounts   mountTable
 	tasks    *taskTable
+	peers    identity.Peers
 	owners   []*fakeroot.Table
 	programs *programs
 	handlers map[int]handler
 	rewrites map[int]rewrite
 	listener notify.Listener
+	reports  *gob.Encoder
 
 	plain     plainPaths
 	unsharing sync.Mutex
@@ -89,7 +91,7 @@ func superviseMain() {
 	unix.Umask(0)
 	sock := os.NewFile(controlSocket, "executor")
 	unix.CloseOnExec(controlSocket)
-	orders, reports := gob.NewDecoder(sock), gob.NewEncoder(sock)
+	orders := gob.NewDecoder(sock)
 	var j job
 	if err := orders.Decode(&j); err != nil {
 		syscall.Exit(1)
@@ -97,16 +99,19 @@ func superviseMain() {
 	s := &supervisor{
 		job: j, pid: os.Getpid(), mounts: j.Mounts, tasks: &taskTable{tasks: map[int]*task{}},
 		programs: &programs{dir: j.Programs, originals: map[string]string{}}, handlers: handlers(), rewrites: traced(),
+		reports: gob.NewEncoder(sock),
 	}
 	go s.obey(orders)
-	r, err := s.supervise(func() { _ = reports.Encode(report{Started: true}) })
+	r, err := s.supervise()
 	if err != nil {
 		r.Error = err.Error()
 		if exit, ok := errors.AsType[*commandError](err); ok {
 			r.Code = exit.code
 		}
 	}
-	_ = reports.Encode(r)
+	if err := s.reports.Encode(r); err != nil {
+		syscall.Exit(1) // nobody waits for it any more
+	}
 	syscall.Exit(0)
 }
 
@@ -118,7 +123,9 @@ func (s *supervisor) obey(orders *gob.Decoder) {
 			syscall.Exit(1)
 		}
 		for _, id := range s.tasks.groups() {
-			_ = unix.Kill(id, unix.Signal(o.Signal))
+			if err := gone(unix.Kill(id, unix.Signal(o.Signal))); err != nil {
+				s.abort(fmt.Errorf("sending signal %d: %w", o.Signal, err))
+			}
 		}
 	}
 }
@@ -131,7 +138,7 @@ type commandError struct {
 
 func (e *commandError) Error() string { return e.text }
 
-func (s *supervisor) supervise(running func()) (report, error) {
+func (s *supervisor) supervise() (report, error) {
 	for _, b := range s.job.Owners {
 		t := fakeroot.New()
 		if err := t.UnmarshalBinary(b); err != nil {
@@ -156,7 +163,7 @@ func (s *supervisor) supervise(running func()) (report, error) {
 		return report{}, err
 	}
 	said := make(chan started, 1)
-	go s.await(sock, said, running)
+	go s.await(sock, said)
 	l := &loop{supervisor: s, main: stub, held: map[int]bool{}}
 	if err := l.run(); err != nil {
 		return report{}, err
@@ -192,21 +199,23 @@ func (s *supervisor) startStub(who *task) (pid int, sock *os.File, err error) {
 	}
 	pid = cmd.Process.Pid
 	if err := ptraceRequest(unix.PTRACE_SEIZE, pid, 0, traceOptions); err != nil {
-		_ = cmd.Process.Kill()
-		return 0, nil, fmt.Errorf("tracing the process: %w", err)
+		return 0, nil, errors.Join(fmt.Errorf("tracing the process: %w", err), cmd.Process.Kill())
 	}
 	who.id, who.group.id = pid, pid
 	s.tasks.put(pid, who)
 	s.job.Process.Filter = instructions(s.notified(), s.rewritten())
 	if err := gob.NewEncoder(sock).Encode(s.job.Process); err != nil {
-		_ = cmd.Process.Kill()
 		return 0, nil, fmt.Errorf("starting the process: %w", err)
 	}
 	// Whoever waits for the end of the output waits for the tasks only.
+	null, err := unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return 0, nil, fmt.Errorf("giving the streams away: opening /dev/null: %w", err)
+	}
+	defer unix.Close(null)
 	for fd := range 2 {
-		if null, err := unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0); err == nil {
-			_ = unix.Dup3(null, fd, unix.O_CLOEXEC)
-			unix.Close(null)
+		if err := unix.Dup3(null, fd, unix.O_CLOEXEC); err != nil {
+			return 0, nil, fmt.Errorf("giving the streams away: %w", err)
 		}
 	}
 	return pid, sock, nil
@@ -226,29 +235,33 @@ func opens(nr int) bool {
 }
 
 // await takes the listener from the stub, has calls answered, and waits for the stub to become its program or to say why not.
-func (s *supervisor) await(sock *os.File, said chan<- started, running func()) {
+func (s *supervisor) await(sock *os.File, said chan<- started) {
 	defer close(said)
 	defer sock.Close()
 	oob := make([]byte, unix.CmsgSpace(4))
 	var b [1]byte
-	n, err := s.receive(sock, b[:], oob)
 	var rest io.Reader = sock
-	if err == nil && n == 0 && s.listener == 0 {
+	switch n, err := s.receive(sock, b[:], oob); {
+	case err != nil:
+		s.abort(fmt.Errorf("receiving the seccomp listener: %w", err))
+	case s.listener != 0:
+		go s.serve()
+	case n == 0:
 		return // it was killed
-	}
-	if s.listener == 0 {
+	default: // it has no listener to give away, and says why
 		rest = io.MultiReader(strings.NewReader(string(b[:n])), sock)
-	} else {
-		if err := s.serve(); err != nil {
-			syscall.Exit(1)
-		}
 	}
 	var problem started
-	if err := gob.NewDecoder(rest).Decode(&problem); err != nil {
-		running()
+	switch err := gob.NewDecoder(rest).Decode(&problem); {
+	case err == nil:
+		said <- problem
 		return
+	case err != io.EOF: // which comes with the program, or with the end
+		s.abort(fmt.Errorf("starting the process: reading its report: %w", err))
 	}
-	said <- problem
+	if err := s.reports.Encode(report{Started: true}); err != nil {
+		syscall.Exit(1) // nobody waits for it any more
+	}
 }
 
 // receive reads from the stub, and takes the listener if it comes along. Under some profiles no other way is left to get at it.
@@ -270,9 +283,11 @@ func (s *supervisor) receive(sock *os.File, b, oob []byte) (int, error) {
 		return n, err
 	}
 	for _, m := range messages {
-		if fds, err := unix.ParseUnixRights(&m); err == nil && len(fds) == 1 {
-			s.listener = notify.Listener(fds[0])
+		fds, err := unix.ParseUnixRights(&m)
+		if err != nil || len(fds) != 1 {
+			return n, errors.Join(unix.EPROTO, err)
 		}
+		s.listener = notify.Listener(fds[0])
 	}
 	return n, nil
 }

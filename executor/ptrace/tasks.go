@@ -28,7 +28,7 @@ type task struct {
 	release []int
 	// exec is the program that an execve under way will make of the task, after what is to be done once a call under way has returned.
 	exec  *program
-	after func()
+	after func() error
 }
 
 // group is a process: what its threads share.

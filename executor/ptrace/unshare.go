@@ -44,17 +44,20 @@ func (c *call) unshare(at *place) error {
 	}
 	now.close()
 	temp := ".cairn-" + rand.Text()
-	fresh, err := copyBeside(at, dir.fd, temp)
+	fresh, err := s.copyBeside(at, dir.fd, temp)
 	if err != nil {
 		return err
 	}
 	if err := unix.Renameat(dir.fd, temp, dir.fd, base); err != nil {
 		unix.Close(fresh)
-		_ = unix.Unlinkat(dir.fd, temp, 0)
+		s.discard(dir.fd, temp)
 		return err
 	}
 	// What a directory holds has not changed.
-	_ = unix.UtimesNanoAt(unix.AT_FDCWD, dir.file(), []unix.Timespec{dir.st.Atim, dir.st.Mtim}, 0)
+	if err := unix.UtimesNanoAt(unix.AT_FDCWD, dir.file(), []unix.Timespec{dir.st.Atim, dir.st.Mtim}, 0); err != nil {
+		unix.Close(fresh)
+		return err
+	}
 	old := keyOf(at)
 	unix.Close(at.fd)
 	at.fd = fresh
@@ -75,7 +78,7 @@ func (c *call) separate(at *place) error {
 }
 
 // copyBeside copies a file to a new name in a directory and returns the copy, O_PATH.
-func copyBeside(at *place, dir int, name string) (int, error) {
+func (s *supervisor) copyBeside(at *place, dir int, name string) (int, error) {
 	if at.st.Mode&unix.S_IFMT != unix.S_IFREG {
 		return -1, unix.EXDEV
 	}
@@ -95,10 +98,17 @@ func copyBeside(at *place, dir int, name string) (int, error) {
 		fd, err = unix.Openat(dir, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	}
 	if err != nil {
-		_ = unix.Unlinkat(dir, name, 0)
+		s.discard(dir, name)
 		return -1, unix.ENOSPC
 	}
 	return fd, nil
+}
+
+// discard removes a copy that is of no use. One that stayed would be in the layer.
+func (s *supervisor) discard(dir int, name string) {
+	if err := unix.Unlinkat(dir, name, 0); err != nil && err != unix.ENOENT {
+		s.abort(fmt.Errorf("removing the unfinished copy %s: %w", name, err))
+	}
 }
 
 // copyContent makes out, which is empty, like in: content with its holes, mode and times. st is of in.
