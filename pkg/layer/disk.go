@@ -98,6 +98,19 @@ func removeAt(dir int, base string) error {
 	return unix.Unlinkat(dir, base, unix.AT_REMOVEDIR)
 }
 
+// has reports whether there is anything at name.
+func (d *disk) has(name string) (bool, error) {
+	fd, err := d.dir(parentOf(name))
+	if err == nil {
+		var st unix.Stat_t
+		err = unix.Fstatat(fd, baseOf(name), &st, unix.AT_SYMLINK_NOFOLLOW)
+	}
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
 // mkdir makes a directory that only its owner can use, for now, or keeps one that is there. Something else is removed if
 // replace says so.
 func (d *disk) mkdir(name string, replace bool) error {

@@ -227,8 +227,15 @@ func (u *unpacker) landed(ix *Index) (*Index, error) {
 		if err != nil {
 			return nil, err
 		}
-		if got := u.reader.nodes[e.Path].disk; got != want {
-			return nil, fmt.Errorf("entry %q belongs at %q but lies at %q: a later entry changes the way", e.Path, want, got)
+		n := u.reader.nodes[e.Path]
+		if n.disk != want {
+			return nil, fmt.Errorf("entry %q belongs at %q but lies at %q: a later entry changes the way", e.Path, want, n.disk)
+		}
+		if want == e.Path || n.shadowed || u.skipped[n] {
+			continue
+		}
+		if there, err := u.disk.has(want); err != nil || !there {
+			return nil, errors.Join(err, fmt.Errorf("entry %q belongs at %q: a later entry replaces the directory it is in", e.Path, want))
 		}
 	}
 	for _, n := range u.moved {
