@@ -237,7 +237,7 @@ func (st *stage) offer(l layer.Layer, base bool) {
 // closeTop gives up the open root filesystem.
 func (st *stage) closeTop() {
 	if st.top != nil {
-		_ = st.top.Release() // it was only read
+		_ = st.top.Release() // what could be left of it goes with the store
 		st.top = nil
 	}
 }

@@ -3,6 +3,7 @@ package overlay
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -39,7 +40,7 @@ func mountOverlay(dir string, lowers []string) error {
 		return fmt.Errorf("mounting an overlay of %d layers: the kernel takes %d at most; put several commands into one RUN", len(lowers), most)
 	}
 	base := filepath.Join(dir, "base")
-	if err := os.Mkdir(base, 0o700); err != nil {
+	if err := os.Mkdir(base, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
 	// Halves are what the shortest limit allows most with.

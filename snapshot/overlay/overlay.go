@@ -144,13 +144,36 @@ type roLayer struct {
 
 	mu       sync.Mutex
 	released bool
+	// scratch is what the writable layer that became this one has left for the next; nil for none.
+	scratch *scratch
 }
 
 func (l *roLayer) Release() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.released = true
+	if l.scratch == nil {
+		return nil
+	}
+	if err := l.scratch.remove(); err != nil {
+		return fmt.Errorf("releasing a layer: %w", err)
+	}
+	l.scratch = nil
 	return nil
+}
+
+// takeScratch returns a directory for a writable layer.
+func (l *roLayer) takeScratch() (*scratch, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.released {
+		return nil, errors.New("the layer below is released")
+	}
+	if s := l.scratch; s != nil {
+		l.scratch = nil
+		return s, nil
+	}
+	return newScratch(l.s.opts.Store)
 }
 
 func (l *roLayer) DiffID() digest.Digest {
@@ -173,12 +196,6 @@ func (l *roLayer) tree() layer.Tree {
 }
 
 func (l *roLayer) NewRWLayer() (snapshot.RWLayer, error) {
-	l.mu.Lock()
-	released := l.released
-	l.mu.Unlock()
-	if released {
-		return nil, errors.New("opening a writable layer: the layer below is released")
-	}
 	rw, err := newRWLayer(l)
 	if err != nil {
 		return nil, fmt.Errorf("opening a writable layer: %w", err)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 	"sync"
 	"time"
@@ -17,13 +16,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// rwLayer implements snapshot.RWLayer. Its directory in the store's tmp holds upper, work, root (where it is mounted) and, if
-// need be, empty and base (see mountOverlay).
+// rwLayer implements snapshot.RWLayer.
 type rwLayer struct {
 	s *Snapshotter
 	// below is the layer under it. Only its values are used: it may be released meanwhile.
 	below *roLayer
-	dir   string
+	// scratch is where it is made. It is not its own any more once it is given.
+	*scratch
 	// lower is the topmost directory under upper.
 	lower string
 	// forbidden must not be in the layer.
@@ -34,6 +33,7 @@ type rwLayer struct {
 	mu       sync.Mutex
 	mounted  bool
 	used     bool // committed, or tried
+	given    bool
 	released bool
 }
 
@@ -45,34 +45,29 @@ var (
 var epoch = time.Unix(0, 0)
 
 func newRWLayer(below *roLayer) (_ *rwLayer, err error) {
-	dir, err := below.s.opts.Store.TempDir("rw-")
+	dir, err := below.takeScratch()
 	if err != nil {
 		return nil, err
 	}
-	rw := &rwLayer{s: below.s, below: below, dir: dir}
+	rw := &rwLayer{s: below.s, below: below, scratch: dir}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, rw.Release())
 		}
 	}()
-	for _, name := range []string{"upper", "work", "root"} {
-		if err := os.Mkdir(rw.path(name), 0o755); err != nil {
-			return nil, err
-		}
+	if err := os.Mkdir(rw.path("upper"), 0o755); err != nil {
+		return nil, err
 	}
 	lowers, err := below.lowers()
 	if err != nil {
 		return nil, err
 	}
 	if len(lowers) == 0 {
-		if err := os.Mkdir(rw.path("empty"), 0o755); err != nil {
+		empty, err := rw.empty()
+		if err != nil {
 			return nil, err
 		}
-		// As a root looks that no layer describes.
-		if err := errors.Join(os.Chmod(rw.path("empty"), 0o755), os.Chtimes(rw.path("empty"), epoch, epoch)); err != nil {
-			return nil, err
-		}
-		lowers = []string{rw.path("empty")}
+		lowers = []string{empty}
 	}
 	rw.lower = lowers[len(lowers)-1]
 	if err := copyRoot(rw.lower, rw.path("upper")); err != nil {
@@ -80,7 +75,7 @@ func newRWLayer(below *roLayer) (_ *rwLayer, err error) {
 	}
 	slices.Reverse(lowers)
 	rw.mounted = true
-	if err := mountOverlay(dir, lowers); err != nil {
+	if err := mountOverlay(rw.dir, lowers); err != nil {
 		return nil, err
 	}
 	if err := rw.seedOwners(); err != nil {
@@ -88,8 +83,6 @@ func newRWLayer(below *roLayer) (_ *rwLayer, err error) {
 	}
 	return rw, nil
 }
-
-func (rw *rwLayer) path(name string) string { return filepath.Join(rw.dir, name) }
 
 func (rw *rwLayer) Root() string { return rw.path("root") }
 
@@ -170,6 +163,10 @@ func (rw *rwLayer) keep(diffID digest.Digest, ix *layer.Index) (*roLayer, error)
 		return nil, err
 	}
 	ro.dirs = append(slices.Clone(rw.below.dirs), dir)
+	if err := rw.clear(); err != nil {
+		return nil, err
+	}
+	ro.scratch, rw.given = rw.scratch, true
 	return ro, nil
 }
 
@@ -243,8 +240,10 @@ func (rw *rwLayer) Release() error {
 		}
 		rw.mounted = false
 	}
-	if err := rw.s.opts.Store.RemoveTemp(rw.dir); err != nil {
-		return fmt.Errorf("releasing a layer: %w", err)
+	if !rw.given {
+		if err := rw.remove(); err != nil {
+			return fmt.Errorf("releasing a layer: %w", err)
+		}
 	}
 	rw.released = true
 	return nil
