@@ -60,16 +60,14 @@ func (s *Store) Lock(ctx context.Context, name string) (func(), error) {
 	if err != nil {
 		return nil, fmt.Errorf("waiting for lock %q: %w", name, err)
 	}
-	path := s.path(locksDir, hashName(name))
 	for pause := lockPauseMin; ; pause = min(2*pause, lockPauseMax) {
-		f, err := tryLockFile(path)
+		release, ok, err := s.TryLock(name)
 		if err != nil {
 			unlock()
-			return nil, fmt.Errorf("locking %q: %w", name, err)
+			return nil, err
 		}
-		if f != nil {
-			// Removed while it is held: whoever has opened it meanwhile sees that it is not the one of that name any more.
-			return sync.OnceFunc(func() { os.Remove(path); f.Close(); unlock() }), nil
+		if ok {
+			return sync.OnceFunc(func() { release(); unlock() }), nil
 		}
 		select {
 		case <-ctx.Done():
@@ -78,22 +76,6 @@ func (s *Store) Lock(ctx context.Context, name string) (func(), error) {
 		case <-time.After(pause):
 		}
 	}
-}
-
-// tryLockFile makes a file and locks it; nil if somebody else holds it, or has just given it up.
-func tryLockFile(path string) (*os.File, error) {
-	f, err := openLockFile(path)
-	if err != nil {
-		return nil, err
-	}
-	ok, err := tryFlock(f, unix.LOCK_EX)
-	if err == nil && ok {
-		if ok, err = stillThere(f); err == nil && ok {
-			return f, nil
-		}
-	}
-	f.Close()
-	return nil, err
 }
 
 // stillThere reports whether an open file is what its name stands for.

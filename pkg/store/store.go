@@ -7,7 +7,7 @@
 //	ROOT/records/BUCKET/HEX       small JSON documents by key: cache records, stat indexes
 //	ROOT/refs/NAME                a name ("localhost/app:v1", escaped) → the descriptor of a manifest or index
 //	ROOT/cachedirs/HEX            the lasting directories of RUN cache mounts
-//	ROOT/locks/HEX                named locks between processes
+//	ROOT/locks/HEX                named locks between processes: further names of SESSION/lock
 //	ROOT/tmp/SESSION              what one open Store is writing; removed by difference at the next start
 //
 // Invariants, as in docs/architecture.md: a ref names an existing manifest; a record names existing layers; a blob's name is
@@ -58,6 +58,9 @@ const (
 	tmpDir       = "tmp"
 )
 
+// lockedName is the name of Store.locked in the session.
+const lockedName = "lock"
+
 // Store is an open store. It is safe for concurrent use, also by several processes.
 type Store struct {
 	root string
@@ -78,6 +81,8 @@ type Store struct {
 	mu sync.Mutex
 	// session is this Store's locked directory below tmp, nil until something is written.
 	session *os.File
+	// locked is the file to which TryLock gives names, nil until there was a lock.
+	locked *os.File
 	// temps are the temporary directories that were handed out and not given back.
 	temps  map[string]bool
 	closed bool
@@ -233,6 +238,9 @@ func (s *Store) Close() error {
 	if s.session != nil {
 		err = removeTree(s.session.Name())
 		s.session.Close()
+	}
+	if s.locked != nil {
+		s.locked.Close()
 	}
 	return errors.Join(err, s.lock.Close())
 }

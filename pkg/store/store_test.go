@@ -683,3 +683,61 @@ func TestLockExcludes(t *testing.T) {
 		t.Errorf("left %v, %v", left, err)
 	}
 }
+
+// A lock whose holder has died without giving it back is free, and only one of those who come for it gets it, also where the dead one
+// held several by one file.
+func TestLockOfTheDead(t *testing.T) {
+	root := filepath.Join(t.TempDir(), "store")
+	stores := []*Store{openStore(t, root), openStore(t, root)}
+	for range 50 {
+		names := []string{"a", "b"}
+		dead := filepath.Join(root, "dead")
+		err := os.WriteFile(dead, nil, 0o600)
+		for _, name := range names {
+			err = errors.Join(err, os.Link(dead, stores[0].path(locksDir, hashName(name))))
+		}
+		if err = errors.Join(err, os.Remove(dead)); err != nil {
+			t.Fatal(err)
+		}
+		var wg sync.WaitGroup
+		var held [2]atomic.Int32
+		for i := range 4 {
+			wg.Go(func() {
+				unlock, err := stores[i%2].Lock(t.Context(), names[i/2])
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if n := held[i/2].Add(1); n != 1 {
+					t.Errorf("%d hold the lock %s", n, names[i/2])
+				}
+				runtime.Gosched()
+				held[i/2].Add(-1)
+				unlock()
+			})
+		}
+		wg.Wait()
+	}
+}
+
+// The file that holds a Store's locks goes with it; a lock that was not given back goes with that.
+func TestLockOfTheClosed(t *testing.T) {
+	root := filepath.Join(t.TempDir(), "store")
+	first, second := openStore(t, root), openStore(t, root)
+	if _, ok, err := first.TryLock("n"); err != nil || !ok {
+		t.Fatal(ok, err)
+	}
+	for _, s := range []*Store{first, second} {
+		if _, ok, err := s.TryLock("n"); err != nil || ok {
+			t.Errorf("a held lock was given: %v, %v", ok, err)
+		}
+	}
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
+	unlock, ok, err := second.TryLock("n")
+	if err != nil || !ok {
+		t.Fatal(ok, err)
+	}
+	unlock()
+}
