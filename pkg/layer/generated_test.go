@@ -25,7 +25,7 @@ type umociTally struct{ same, refused, reasoned, ours atomic.Int64 }
 // below a directory that was first another thing in its layer. And what a layer removes or replaces of the symlinks that its own names pass
 // through is found by us where it lay before the layer, by umoci where it has come to lie meanwhile.
 func TestGeneratedAgainstUmoci(t *testing.T) {
-	rounds := torture.Times(150, 4000)
+	rounds := torture.Times(150, 20000)
 	var n umociTally
 	var wg sync.WaitGroup
 	seeds := make(chan uint64)
@@ -46,7 +46,7 @@ func TestGeneratedAgainstUmoci(t *testing.T) {
 	if n.same.Load() < int64(rounds)*6/10 {
 		t.Errorf("only %d of %d were unpacked by both to the same", n.same.Load(), rounds)
 	}
-	torture.Figure(t, "T2", "%d stacks of generated layers beside umoci: %d the same tree, %d refused here, %d refused by umoci (a file in the way that the layer takes away later), "+
+	torture.Figure(t, "T2", "%d stacks of generated layers beside umoci: %d the same tree, %d refused here, %d refused by umoci (a file in the way that the layer takes away later, or a layer that contradicts itself), "+
 		"%d different because a layer contradicts itself", rounds, n.same.Load(), n.ours.Load(), n.refused.Load(), n.reasoned.Load())
 }
 
@@ -88,7 +88,7 @@ func (n *umociTally) compare(t *testing.T, seed uint64) error {
 	}
 	root, err := umociImage(top, layers...)
 	if err != nil {
-		if !strings.Contains(err.Error(), "not a directory") {
+		if !reason && !strings.Contains(err.Error(), "not a directory") {
 			return fmt.Errorf("%w\n%s", err, said.String())
 		}
 		n.refused.Add(1)
@@ -100,8 +100,8 @@ func (n *umociTally) compare(t *testing.T, seed uint64) error {
 	}
 	defer tree.Close()
 	// umoci leaves the root as it made it, and gives directories that are only implied the time at which it did.
-	_, ours, _ := strings.Cut(sansDirTimes(show(t, Stack(ixs, nil), false)), "\n")
-	_, theirs, _ := strings.Cut(sansDirTimes(show(t, tree, false)), "\n")
+	_, ours, _ := strings.Cut(sansNotes(sansDirTimes(show(t, Stack(ixs, nil), false))), "\n")
+	_, theirs, _ := strings.Cut(sansNotes(sansDirTimes(show(t, tree, false))), "\n")
 	switch {
 	case ours == theirs:
 		n.same.Add(1)

@@ -131,6 +131,19 @@ func (l *lander) index() (*Index, error) {
 		}
 	}
 	slices.SortStableFunc(moved, byPath)
+	for i := 0; i < len(entries); i++ {
+		// What has come to lie below a file took its place.
+		e := &entries[i]
+		j, ok := find(moved, e.Path)
+		if ok || e.Type == Dir || e.Type == Whiteout || !anyEntry(moved[j:][:endBelow(moved[j:], e.Path)]) {
+			continue
+		}
+		if len(l.ix.groups()[e.Path]) > 0 {
+			return l.ix, fmt.Errorf("file %q, which has other names, lies where a directory of the layer is", e.Path)
+		}
+		entries = slices.Delete(entries, i, i+1)
+		i--
+	}
 	direct := len(entries)
 	for i, e := range moved {
 		last := i == len(moved)-1 || moved[i+1].Path != e.Path
