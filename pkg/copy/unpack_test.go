@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/cairn-build/cairn/pkg/layer"
+	"github.com/cairn-build/cairn/test/attack"
 	"github.com/klauspost/compress/zstd"
 	"github.com/ulikunitz/xz"
 )
@@ -346,8 +347,10 @@ func FuzzPattern(f *testing.F) {
 func FuzzUnpack(f *testing.F) {
 	f.Add(archive(f, dirHeader("d"), file("d/f", "1"), symlink("d/l", "/"), hardlink("h", "d/f"), file("d/l/x", "2")))
 	f.Add(archive(f, symlink("a", "b"), symlink("b", "a"), file("a/x", "")))
+	temp := attack.Dir(f)
 	f.Fuzz(func(t *testing.T, data []byte) {
 		r := addArchive(t, data, "/x/y", tree(t, "x/y/l->/z", "z/f=1"))
+		r.TempDir = temp
 		r.Limits = layer.Limits{Bytes: 1 << 20, Entries: 1000}
 		res, err := Entries(context.Background(), r)
 		if err != nil {

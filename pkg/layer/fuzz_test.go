@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/cairn-build/cairn/test/attack"
 	"golang.org/x/sys/unix"
 )
 
@@ -47,7 +48,7 @@ func FuzzDiff(f *testing.F) {
 		if len(ops) > 200 {
 			return
 		}
-		dir := t.TempDir()
+		dir := attack.Dir(t)
 		for len(ops) >= 2 {
 			name := filepath.Join(dir, names[int(ops[1])%len(names)])
 			alter(ops[0], name, dir)
@@ -60,7 +61,7 @@ func FuzzDiff(f *testing.F) {
 			t.Fatalf("what is on a disk is not made a layer: %v", err)
 		}
 		l := closed(t, w, &b)
-		again := t.TempDir()
+		again := attack.Dir(t)
 		ix, err := Unpack(context.Background(), bytes.NewReader(l.blob), l.Layer, again, nil, Limits{})
 		must(t, err)
 		if got, want := string(ix.Marshal()), string(l.ix.Marshal()); got != want {

@@ -136,7 +136,7 @@ func TestStackAgainstOverlayGenerated(t *testing.T) {
 				lower = Stack(ixs, nil)
 			}
 			ix, err := unpackTar(t, dir, lower, entries...)
-			c.check(t)
+			c.Check(t)
 			if err != nil {
 				if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrExist) {
 					t.Errorf("seed %d: %v\n%s", seed, err, describe(entries))

@@ -7,12 +7,12 @@ import (
 	"io"
 	"os"
 	"path"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/cairn-build/cairn/pkg/layer/layertest"
+	"github.com/cairn-build/cairn/test/attack"
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
 )
@@ -41,57 +41,11 @@ func unpackTar(t testing.TB, dir string, lower Tree, entries ...raw) (*Index, er
 	return Unpack(context.Background(), bytes.NewReader(blob), layerOf(blob), dir, lower, Limits{})
 }
 
-// canary is a tree outside of where a layer goes, that must stay as it is to the last inode.
-type canary struct {
-	root string
-	was  string
-}
-
 // newCanary returns a canary tree and an empty directory in the middle of it to unpack in.
-func newCanary(t testing.TB) (*canary, string) {
+func newCanary(t testing.TB) (*attack.Canary, string) {
 	t.Helper()
-	c := &canary{root: t.TempDir()}
-	for _, d := range []string{"etc", "outside/dir", "outside/dir/unpack"} {
-		must(t, os.MkdirAll(filepath.Join(c.root, d), 0o755))
-	}
-	for _, f := range []string{"etc/passwd", "x", "etc/x", "outside/x", "outside/dir/x", "outside/dir/passwd"} {
-		must(t, os.WriteFile(filepath.Join(c.root, f), []byte("canary"), 0o640))
-	}
-	must(t, os.Symlink("etc/passwd", filepath.Join(c.root, "outside/dir/link")))
-	c.was = c.state(t)
-	return c, filepath.Join(c.root, "outside/dir/unpack")
-}
-
-func (c *canary) check(t testing.TB) {
-	t.Helper()
-	if is := c.state(t); is != c.was {
-		t.Errorf("something outside changed:\n%s", diff(c.was, is))
-	}
-}
-
-func (c *canary) state(t testing.TB) string {
-	t.Helper()
-	var b strings.Builder
-	must(t, filepath.WalkDir(c.root, func(p string, d os.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		if d.Name() == "unpack" {
-			return filepath.SkipDir
-		}
-		var st unix.Stat_t
-		if err := unix.Lstat(p, &st); err != nil {
-			return err
-		}
-		fmt.Fprintf(&b, "%s %d %o %d %d %d %d %v %v\n", p, st.Ino, st.Mode, st.Uid, st.Gid, st.Nlink, st.Size, st.Mtim, st.Ctim)
-		if d.Type().IsRegular() {
-			content, err := os.ReadFile(p)
-			fmt.Fprintf(&b, "%q\n", content)
-			return err
-		}
-		return nil
-	}))
-	return b.String()
+	c := attack.NewCanary(t)
+	return c, c.Room
 }
 
 func must(t testing.TB, err error) {
