@@ -44,7 +44,6 @@ const (
 	ioctlAddFD   = 0x40182103
 	ioctlFlags   = 0x40082104
 
-	addFDSend        = 2 // answers with the descriptor in the same step (Linux 5.14)
 	responseContinue = 1
 	syncWakeUp       = 1 // the task goes on where the supervisor ran (Linux 6.6)
 )
@@ -114,21 +113,33 @@ func (l Listener) Reply(id uint64, a Answer) error {
 	case a.Err != nil:
 		r = response{id: id, err: -int32(Errno(a.Err))}
 	case a.IsFD:
-		add := addFD{id: id, flags: addFDSend, source: uint32(a.FD)}
-		if a.CloseOnExec {
-			add.targetFlags = unix.O_CLOEXEC
-		}
-		e := l.ioctl(ioctlAddFD, unsafe.Pointer(&add))
+		// Not in one step with the answer: while it is open here too, the task could close it and find its file still locked, or busy, or its FIFO with
+		// an end more than it knows of.
+		fd, e := l.addFD(id, a)
 		unix.Close(a.FD)
-		if e == 0 || e == unix.ENOENT {
+		switch e {
+		case 0:
+			r.value = int64(fd)
+		case unix.ENOENT:
 			return nil
+		default:
+			r.err = -int32(e) // the task has no descriptor left: EMFILE
 		}
-		r.err = -int32(e) // the task has no descriptor left: EMFILE
 	}
 	if e := l.ioctl(ioctlSend, unsafe.Pointer(&r)); e != 0 && e != unix.ENOENT {
 		return fmt.Errorf("answering a system call: %w", e)
 	}
 	return nil
+}
+
+// addFD gives the task a copy of a descriptor, and returns its number there.
+func (l Listener) addFD(id uint64, a Answer) (uintptr, unix.Errno) {
+	add := addFD{id: id, source: uint32(a.FD)}
+	if a.CloseOnExec {
+		add.targetFlags = unix.O_CLOEXEC
+	}
+	fd, _, e := unix.Syscall(unix.SYS_IOCTL, uintptr(l), ioctlAddFD, uintptr(unsafe.Pointer(&add)))
+	return fd, e
 }
 
 // Errno is the error number in an error.

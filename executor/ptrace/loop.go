@@ -32,6 +32,8 @@ type loop struct {
 	main int
 	// held are new tasks that stopped before their parent's event came.
 	held map[int]bool
+	// killed is the last task that was; it may have made others of which it could not say so.
+	killed *task
 	// status is how the main task ended.
 	status unix.WaitStatus
 	ended  bool
@@ -74,6 +76,9 @@ func (l *loop) run() error {
 func (l *loop) exited(id int, ws unix.WaitStatus) error {
 	if t := l.tasks.get(id); t != nil {
 		l.tasks.drop(id)
+		if ws.Signaled() {
+			l.killed = t
+		}
 		if err := errors.Join(l.finish(t), l.adopt(t)); err != nil {
 			return err
 		}
@@ -141,6 +146,9 @@ func (l *loop) stopped(id int, ws unix.WaitStatus) error {
 	t := l.tasks.get(id)
 	if t == nil {
 		l.held[id] = true
+		if l.killed != nil {
+			return l.adopt(l.killed)
+		}
 		return nil
 	}
 	var err error
