@@ -186,27 +186,8 @@ func (w *walk) make(name string, dir bool) error {
 	if err != nil {
 		return err
 	}
-	// The umask must not decide whether the process's user can pass, hence fchmod.
-	if dir {
-		if err := unix.Mkdirat(at, name, 0o755); err != nil {
-			return err
-		}
-	}
-	flags := unix.O_RDONLY | unix.O_NOFOLLOW | unix.O_CLOEXEC
-	if !dir {
-		flags |= unix.O_CREAT | unix.O_EXCL
-	}
-	fd, err := unix.Openat(at, name, flags, 0o644)
+	st, err := w.create(at, name, dir)
 	if err != nil {
-		return err
-	}
-	defer unix.Close(fd)
-	mode := uint32(0o755)
-	if !dir {
-		mode = 0o644
-	}
-	var st unix.Stat_t
-	if err := errors.Join(unix.Fchmod(fd, mode), unix.Fstat(fd, &st)); err != nil {
 		return err
 	}
 	parent, err := unix.FcntlInt(uintptr(at), unix.F_DUPFD_CLOEXEC, 3)
@@ -215,6 +196,32 @@ func (w *walk) make(name string, dir bool) error {
 	}
 	w.made = append(w.made, stub{os.NewFile(uintptr(parent), w.resolved), name, dir, st.Dev, st.Ino})
 	return setTimes(at, times)
+}
+
+// create makes a directory or an empty file. Of two files in one directory the second is a name of the first, which costs a file
+// system much less.
+func (w *walk) create(at int, name string, dir bool) (st unix.Stat_t, err error) {
+	if dir {
+		err = unix.Mkdirat(at, name, 0o755)
+	} else if i := len(w.made) - 1; i >= 0 && !w.made[i].dir && w.made[i].parent.Name() == w.resolved {
+		if unix.Linkat(int(w.made[i].parent.Fd()), w.made[i].name, at, name, 0) == nil {
+			return st, unix.Fstatat(at, name, &st, unix.AT_SYMLINK_NOFOLLOW)
+		}
+	}
+	if err != nil {
+		return st, err
+	}
+	flags, mode := unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, uint32(0o755)
+	if !dir {
+		flags, mode = flags|unix.O_CREAT|unix.O_EXCL, 0o644
+	}
+	fd, err := unix.Openat(at, name, flags, mode)
+	if err != nil {
+		return st, err
+	}
+	defer unix.Close(fd)
+	// The umask must not decide whether the process's user can pass.
+	return st, errors.Join(unix.Fchmod(fd, mode), unix.Fstat(fd, &st))
 }
 
 // Remove removes mount points, last made first, if they are still what was made. It never follows a link: what the
