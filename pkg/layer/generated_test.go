@@ -26,6 +26,7 @@ type umociTally struct{ same, refused, reasoned, ours atomic.Int64 }
 // through is found by us where it lay before the layer, by umoci where it has come to lie meanwhile.
 func TestGeneratedAgainstUmoci(t *testing.T) {
 	rounds := torture.Times(150, 20000)
+	inMemory(t)
 	var n umociTally
 	var wg sync.WaitGroup
 	seeds := make(chan uint64)
