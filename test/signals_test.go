@@ -291,6 +291,26 @@ func TestStopDeaf(t *testing.T) {
 	}
 }
 
+// TestStopGroup: TERM to the whole process group, as from a supervisor or a CI's runner, is one stop for the build.
+func TestStopGroup(t *testing.T) {
+	of := harness.StartRegistry(t, harness.RegistryOptions{})
+	h := harness.NewHome(t, harness.Unprivileged(t))
+	cmd := started(t, h, " ready\n", h.Files(map[string]string{"Dockerfile": "FROM " + of.Busybox(t) + "\nRUN echo ready; exec sleep 1000\n"}))
+	begin := time.Now()
+	if err := syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if took := ended(t, cmd, begin); took > 5*time.Second {
+		t.Errorf("the end took %v", took)
+	}
+	if code := cmd.ProcessState.ExitCode(); code != 128+int(syscall.SIGTERM) {
+		data, _ := os.ReadFile(h.Path("log"))
+		t.Errorf("exit code %d\n%s", code, data)
+	}
+	h.CheckClean()
+	h.Cairn("system", "check", "--read-data", "--root", h.Root).OK(t)
+}
+
 // TestPause: a build that is stopped and continued, as by Ctrl-Z and fg, goes on to its end.
 func TestPause(t *testing.T) {
 	of := harness.StartRegistry(t, harness.RegistryOptions{})

@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"syscall"
 	"testing"
+
+	"github.com/cairn-build/cairn/test/torture"
 )
 
 // busyboxVar tells a second run of a test binary which image to use, and that it is the second run.
@@ -70,12 +72,18 @@ func again(t *testing.T, image string) {
 		}
 	}
 	name := filepath.Dir(t.Name()) // without "/user"
-	cmd := exec.Command(exe, "-test.run", "^"+name+"$", "-test.v", "-test.timeout", "4m")
+	limit := "4m"
+	if torture.On() {
+		limit = "3h"
+	}
+	cmd := exec.Command(exe, "-test.run", "^"+name+"$", "-test.v", "-test.timeout", limit)
 	cmd.Dir = dir
 	cmd.Env = []string{
 		busyboxVar + "=" + image, "HOME=" + dir, "USER=" + u.Name, "TMPDIR=" + dir,
 		"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
 	}
+	figures := filepath.Join(dir, "figures")
+	cmd.Env = append(cmd.Env, torture.Env(figures)...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(u.UID), Gid: uint32(u.GID)}}
 	out, err := cmd.CombinedOutput()
 	if err != nil {
@@ -83,4 +91,5 @@ func again(t *testing.T, image string) {
 	} else if testing.Verbose() {
 		t.Logf("%s", out)
 	}
+	torture.Collect(t, figures)
 }

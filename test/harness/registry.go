@@ -1,7 +1,6 @@
 package harness
 
 import (
-	"bytes"
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
@@ -70,8 +69,13 @@ func StartRegistry(t testing.TB, o RegistryOptions) *Registry {
 		fmt.Fprintf(&c, "auth:\n  htpasswd: {realm: test, path: %s/htpasswd}\n", dir)
 	}
 	WriteFiles(t, dir, map[string]string{"config.yml": c.String()})
-	var log bytes.Buffer
-	background(t, &log, "docker-registry", "serve", filepath.Join(dir, "config.yml"))
+	// Not in memory: a registry is beside tests that measure their own.
+	log, err := os.Create(filepath.Join(dir, "log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	background(t, log, "docker-registry", "serve", filepath.Join(dir, "config.yml"))
 	client := r.client(t)
 	WaitFor(t, 20*time.Second, "docker-registry answers", func() bool {
 		resp, err := client.Get(r.url() + "/v2/")

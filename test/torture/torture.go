@@ -39,12 +39,38 @@ func Figure(t testing.TB, id, format string, args ...any) {
 	if !On() || t.Failed() {
 		return
 	}
+	note(t, fmt.Appendf(nil, "%s\t%s\n", id, strings.ReplaceAll(fmt.Sprintf(format, args...), "\n", " ")))
+}
+
+// Env is what a second run of a test binary, as somebody else, needs to be part of the same run of `make torture`: it notes its figures in a file of its
+// own, which Collect adds to this one's.
+func Env(figures string) []string {
+	if !On() {
+		return nil
+	}
+	return []string{figuresVar + "=" + figures, timesVar + "=" + os.Getenv(timesVar)}
+}
+
+// Collect notes what a second run has noted.
+func Collect(t testing.TB, figures string) {
+	t.Helper()
+	data, err := os.ReadFile(figures)
+	if err != nil && !os.IsNotExist(err) {
+		t.Fatal(err)
+	}
+	if On() && !t.Failed() {
+		note(t, data)
+	}
+}
+
+func note(t testing.TB, data []byte) {
+	t.Helper()
 	f, err := os.OpenFile(os.Getenv(figuresVar), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	if _, err := fmt.Fprintf(f, "%s\t%s\n", id, strings.ReplaceAll(fmt.Sprintf(format, args...), "\n", " ")); err != nil {
+	if _, err := f.Write(data); err != nil {
 		t.Fatal(err)
 	}
 }
