@@ -98,17 +98,17 @@ func removeAt(dir int, base string) error {
 	return unix.Unlinkat(dir, base, unix.AT_REMOVEDIR)
 }
 
-// has reports whether there is anything at name.
-func (d *disk) has(name string) (bool, error) {
+// kind returns the type of what is at name, as in the mode of a stat, or 0 if there is nothing.
+func (d *disk) kind(name string) (uint32, error) {
+	var st unix.Stat_t
 	fd, err := d.dir(parentOf(name))
 	if err == nil {
-		var st unix.Stat_t
 		err = unix.Fstatat(fd, baseOf(name), &st, unix.AT_SYMLINK_NOFOLLOW)
 	}
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
-		return false, nil
+		return 0, nil
 	}
-	return err == nil, err
+	return st.Mode & unix.S_IFMT, err
 }
 
 // mkdir makes a directory that only its owner can use, for now, or keeps one that is there. Something else is removed if

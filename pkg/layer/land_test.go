@@ -15,6 +15,8 @@ func TestWayChanges(t *testing.T) {
 		{"the link becomes a file", []raw{rd("b"), rl("a", "b")}, []raw{rf("a/f", ""), rf("a", "")}, "replaced after the layer used it"},
 		{"the link leads elsewhere", []raw{rd("b"), rd("d"), rl("c", "b"), rl("a", "c")}, []raw{rf("a/f", ""), rl("c", "d")}, "changes the way"},
 		{"the target goes and comes", []raw{rd("b"), rl("c", "b")}, []raw{rd("c/b"), rl("b", "nowhere"), rd("b")}, "replaces the directory it is in"},
+		{"the other name goes", []raw{rd("c"), rl("a", "c")}, []raw{rf("a/f", ""), rf("c", ""), rd("c"), rh("b", "a/f")}, "has been replaced by another name"},
+		{"a file and a directory", []raw{rd("c"), rl("a", "c")}, []raw{rf("c/b", ""), rf("a/b/c", ""), rf("a/b", "")}, "both a directory and none"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			below, err := unpackTar(t, t.TempDir(), nil, tc.lower...)

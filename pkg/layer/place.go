@@ -9,6 +9,8 @@ import (
 	"maps"
 	"slices"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // unpacker puts the nodes of a layer on disk as they come, and what depends on the whole layer (whiteouts, the modes and times of
@@ -92,7 +94,11 @@ func (u *unpacker) link(n *node, name string) error {
 			u.skipped[n] = true
 			return u.gone(name)
 		}
-		return u.disk.link(other.disk, name)
+		err := u.disk.link(other.disk, name)
+		if errors.Is(err, unix.ENOENT) {
+			return fmt.Errorf("entry %q, which it links to, has been replaced by another name of its path", other.e.Path)
+		}
+		return err
 	}
 	return errors.New("nothing is left to link to")
 }
@@ -234,7 +240,7 @@ func (u *unpacker) landed(ix *Index) (*Index, error) {
 		if want == e.Path || n.shadowed || u.skipped[n] {
 			continue
 		}
-		if there, err := u.disk.has(want); err != nil || !there {
+		if kind, err := u.disk.kind(want); err != nil || kind == 0 {
 			return nil, errors.Join(err, fmt.Errorf("entry %q belongs at %q: a later entry replaces the directory it is in", e.Path, want))
 		}
 	}
@@ -246,7 +252,25 @@ func (u *unpacker) landed(ix *Index) (*Index, error) {
 	if !l.moved {
 		return ix, nil
 	}
-	return l.index()
+	landed, err := l.index()
+	if err != nil {
+		return nil, err
+	}
+	return landed, u.agrees(landed)
+}
+
+// agrees refuses a layer that names one path, through symlinks below, as a file and as a directory with something in it, in an order that made it a
+// directory on disk where it is a file in the index, which has no order.
+func (u *unpacker) agrees(ix *Index) error {
+	for _, e := range ix.entries {
+		if e.Type == Dir || e.Type == Whiteout {
+			continue
+		}
+		if kind, err := u.disk.kind(e.Path); err != nil || kind == unix.S_IFDIR {
+			return errors.Join(err, fmt.Errorf("entry %q is both a directory and none: the layer reaches it by several names", e.Path))
+		}
+	}
+	return nil
 }
 
 // passed removes directories that were only made on the way to where a symlink below leads, and that the layer, through another symlink, hides.
