@@ -17,6 +17,7 @@ func TestWayChanges(t *testing.T) {
 		{"the target goes and comes", []raw{rd("b"), rl("c", "b")}, []raw{rd("c/b"), rl("b", "nowhere"), rd("b")}, "replaces the directory it is in"},
 		{"the other name goes", []raw{rd("c"), rl("a", "c")}, []raw{rf("a/f", ""), rf("c", ""), rd("c"), rh("b", "a/f")}, "has been replaced by another name"},
 		{"a file and a directory", []raw{rd("c"), rl("a", "c")}, []raw{rf("c/b", ""), rf("a/b/c", ""), rf("a/b", "")}, "both a directory and none"},
+		{"a directory goes by one name", []raw{rd("b"), rl("a", ".")}, []raw{rf("b/a", ""), rf("a/b/c", ""), rl("a/b", "d")}, "kept by another"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			below, err := unpackTar(t, t.TempDir(), nil, tc.lower...)

@@ -23,6 +23,8 @@ type unpacker struct {
 	made map[string]bool
 	// moved are the directories that lie elsewhere than their path says.
 	moved []*node
+	// away are the entries that lie elsewhere than their path says.
+	away []*node
 	// skipped are devices that could not be made.
 	skipped map[*node]bool
 }
@@ -47,6 +49,7 @@ func (u *unpacker) entry(h *tar.Header, n *node, content io.Reader) error {
 			n.shadowed = true
 			return nil
 		}
+		u.away = append(u.away, n)
 	}
 	if h.Typeflag == tar.TypeLink {
 		return u.link(n, name)
@@ -260,7 +263,7 @@ func (u *unpacker) landed(ix *Index) (*Index, error) {
 }
 
 // agrees refuses a layer that names one path, through symlinks below, as a file and as a directory with something in it, in an order that made it a
-// directory on disk where it is a file in the index, which has no order.
+// directory on disk where it is a file in the index, which has no order; and one that leaves on disk what the index has not.
 func (u *unpacker) agrees(ix *Index) error {
 	for _, e := range ix.entries {
 		if e.Type == Dir || e.Type == Whiteout {
@@ -268,6 +271,14 @@ func (u *unpacker) agrees(ix *Index) error {
 		}
 		if kind, err := u.disk.kind(e.Path); err != nil || kind == unix.S_IFDIR {
 			return errors.Join(err, fmt.Errorf("entry %q is both a directory and none: the layer reaches it by several names", e.Path))
+		}
+	}
+	for _, n := range u.away {
+		if _, ok := find(ix.entries, n.disk); ok || u.reader.alive(n, nil) {
+			continue
+		}
+		if kind, err := u.disk.kind(n.disk); err != nil || kind != 0 && kind != unix.S_IFDIR {
+			return errors.Join(err, fmt.Errorf("entry %q, at %q, is in a directory that is replaced by one name of it and kept by another", n.e.Path, n.disk))
 		}
 	}
 	return nil
