@@ -55,6 +55,15 @@ func lowerBound(entries []Entry, name string) int {
 	return sort.Search(len(entries), func(i int) bool { return compare(entries[i].Path, name) >= 0 })
 }
 
+// under returns the entries below dir.
+func under(entries []Entry, dir string) []Entry {
+	at, ok := find(entries, dir)
+	if ok {
+		at++
+	}
+	return entries[at:][:endBelow(entries[at:], dir)]
+}
+
 // endBelow returns the end of the entries below dir, given that entries start with the first that could be. The steps grow, for
 // most directories are small and the layer is not.
 func endBelow(entries []Entry, dir string) int {

@@ -108,62 +108,39 @@ func (l *lander) entry(e *Entry) (string, error) {
 
 // index makes the index of the layer with every entry where it lies.
 func (l *lander) index() (*Index, error) {
-	var entries, moved []Entry
-	linked := map[string]string{} // new path → old path of files with several names
-	for _, e := range l.ix.entries {
-		p, err := l.entry(&e)
-		if err != nil {
+	direct, moved, from, err := l.split()
+	if err != nil {
+		return l.ix, err
+	}
+	entries := make([]Entry, 0, len(direct)+len(moved))
+	for _, e := range direct {
+		if e.Type == Dir || e.Type == Whiteout || !anyEntry(under(moved, e.Path)) {
+			entries = append(entries, e)
+			continue
+		}
+		// What has come to lie below it took its place.
+		if err := l.alone(e.Path); err != nil {
 			return l.ix, err
 		}
-		old := e.Path
-		if e.Path = p; e.Type == Hardlink {
-			if e.Linkname, err = l.path(e.Linkname); err != nil {
+	}
+	n := len(entries)
+	for _, e := range moved {
+		at, ok := find(entries[:n], e.Path)
+		implied := anyEntry(under(entries[:n], e.Path)) || anyEntry(under(moved, e.Path))
+		switch stays := e.Type == Dir || e.Type == Whiteout || !implied; {
+		case !ok && stays:
+			entries = append(entries, e)
+		case ok && entries[at].Type == Whiteout && e.Type != Whiteout && stays:
+			e.Opaque = e.Type == Dir
+			entries[at] = e
+		case ok && entries[at].Type == Dir && (e.Type == Dir || e.Type == Whiteout):
+			entries[at].Opaque = entries[at].Opaque || e.Opaque || e.Type == Whiteout
+		case ok && entries[at].Type == Whiteout && e.Type == Whiteout:
+			entries[at].Opaque = entries[at].Opaque && e.Opaque
+		default:
+			if err := l.alone(from[e.Path]); err != nil {
 				return l.ix, err
 			}
-		}
-		if p == old {
-			entries = append(entries, e)
-			continue
-		}
-		moved = append(moved, e)
-		if len(l.ix.groups()[old]) > 0 {
-			linked[p] = old
-		}
-	}
-	slices.SortStableFunc(moved, byPath)
-	for i := 0; i < len(entries); i++ {
-		// What has come to lie below a file took its place.
-		e := &entries[i]
-		j, ok := find(moved, e.Path)
-		if ok || e.Type == Dir || e.Type == Whiteout || !anyEntry(moved[j:][:endBelow(moved[j:], e.Path)]) {
-			continue
-		}
-		if len(l.ix.groups()[e.Path]) > 0 {
-			return l.ix, fmt.Errorf("file %q, which has other names, lies where a directory of the layer is", e.Path)
-		}
-		entries = slices.Delete(entries, i, i+1)
-		i--
-	}
-	direct := len(entries)
-	for i, e := range moved {
-		last := i == len(moved)-1 || moved[i+1].Path != e.Path
-		j, ok := find(entries[:direct], e.Path)
-		rest := entries[j:direct]
-		if ok {
-			rest = rest[1:]
-		}
-		under := moved[i+1:]
-		implied := anyEntry(rest[:endBelow(rest, e.Path)]) || anyEntry(under[:endBelow(under, e.Path)])
-		switch {
-		case ok && entries[j].Type == Whiteout && e.Type != Whiteout && (!implied || e.Type == Dir):
-			e.Opaque = e.Type == Dir
-			entries[j] = e
-		case ok && entries[j].Type == Dir && e.Type == Whiteout:
-			entries[j].Opaque = entries[j].Opaque || e.Opaque
-		case !ok && last && (!implied || e.Type == Dir || e.Type == Whiteout):
-			entries = append(entries, e)
-		case linked[e.Path] != "":
-			return l.ix, fmt.Errorf("file %q, which has other names, lies where another entry of the layer is", linked[e.Path])
 		}
 	}
 	slices.SortFunc(entries, byPath)
@@ -176,6 +153,68 @@ func (l *lander) index() (*Index, error) {
 		names[p] = content
 	}
 	return newIndex(entries, names), nil
+}
+
+// split puts every entry where it lies and returns those that lie where they say and those that moved, both sorted. Of those that moved to one
+// place there is one left; from has where it was.
+func (l *lander) split() (direct, moved []Entry, from map[string]string, err error) {
+	from = map[string]string{}
+	for _, e := range l.ix.entries {
+		old := e.Path
+		if e.Path, err = l.entry(&e); err != nil {
+			return nil, nil, nil, err
+		}
+		if e.Type == Hardlink {
+			if e.Linkname, err = l.path(e.Linkname); err != nil {
+				return nil, nil, nil, err
+			}
+		}
+		switch there := from[e.Path]; {
+		case e.Path == old:
+			direct = append(direct, e)
+		case there == "":
+			from[e.Path] = old
+			moved = append(moved, e)
+		default:
+			first := slices.IndexFunc(moved, func(m Entry) bool { return m.Path == e.Path })
+			stays, ok := one(moved[first], e)
+			if !ok {
+				return nil, nil, nil, fmt.Errorf("entries %q and %q both lie at %q", there, old, e.Path)
+			}
+			if stays.Type == e.Type {
+				from[e.Path] = old
+			}
+			moved[first] = stays
+		}
+	}
+	slices.SortFunc(moved, byPath)
+	return direct, moved, from, nil
+}
+
+// one makes one of two entries that have moved to one place: a whiteout is about the layers below, and which of two files came last is not known.
+func one(a, b Entry) (Entry, bool) {
+	switch {
+	case a.Type == Whiteout && b.Type == Whiteout:
+		b.Opaque = a.Opaque && b.Opaque
+	case a.Type == Whiteout:
+		b.Opaque = b.Type == Dir
+	case b.Type == Whiteout:
+		a.Opaque = a.Type == Dir
+		return a, true
+	case a.Type == Dir && b.Type == Dir:
+		b.Opaque = a.Opaque || b.Opaque
+	default:
+		return b, false
+	}
+	return b, true
+}
+
+// alone refuses a layer in which a file that is not to be seen has other names.
+func (l *lander) alone(name string) error {
+	if len(l.ix.groups()[name]) > 0 {
+		return fmt.Errorf("file %q, which has other names, lies where another entry of the layer is", name)
+	}
+	return nil
 }
 
 func byPath(a, b Entry) int { return compare(a.Path, b.Path) }

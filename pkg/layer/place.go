@@ -287,12 +287,7 @@ func (u *unpacker) agrees(ix *Index) error {
 // passed removes directories that were only made on the way to where a symlink below leads, and that the layer, through another symlink, hides.
 func (u *unpacker) passed(ix *Index) error {
 	for _, name := range slices.Backward(slices.SortedFunc(maps.Keys(u.made), compare)) {
-		at, ok := find(ix.entries, name)
-		below := ix.entries[at:]
-		if ok {
-			below = below[1:]
-		}
-		if ok && ix.entries[at].Type != Whiteout || anyEntry(below[:endBelow(below, name)]) || !hiddenBelow(ix, name) {
+		if e, ok := ix.Lookup(name); ok && e.Type != Whiteout || anyEntry(under(ix.entries, name)) || !hiddenBelow(ix, name) {
 			continue
 		}
 		if err := u.gone(name); err != nil {
@@ -316,7 +311,7 @@ func (u *unpacker) whiteouts(ix *Index) error {
 		if e.Type != Whiteout || hiddenAbove(ix, e.Path) {
 			continue
 		}
-		if rest := ix.entries[i+1:]; !e.Opaque && anyEntry(rest[:endBelow(rest, e.Path)]) {
+		if !e.Opaque && anyEntry(under(ix.entries, e.Path)) {
 			continue // It was made again.
 		}
 		if err := u.remove(e); err != nil {

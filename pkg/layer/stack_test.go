@@ -51,6 +51,7 @@ func TestStackIsWhatOverlayShows(t *testing.T) {
 		"usr merge own first":      {{rd("usr/bin"), rl("bin", "usr/bin")}, {rf("usr/bin/f", "own"), rf("bin/f", "moved")}},
 		"opaque through link":      {{rd("usr/bin"), rf("usr/bin/f", ""), rl("bin", "usr/bin")}, {wh("bin/.wh..wh..opq"), rf("bin/g", "")}},
 		"opaque root through link": {{rf("a/1", ""), rl("a/b", "/c"), rl("c", ".."), rd("d")}, {rf("a/b/e", ""), wh("c/.wh..wh..opq"), rd("d/f")}},
+		"whiteout of own":          {{rd("etc"), rf("etc/b/x", ""), rl("c", "etc"), rl("d", "etc")}, {rd("c/b"), rf("d/.wh.b", "")}},
 		"whited out link":          {{rd("b"), rf("b/x", ""), rl("a", "b")}, {wh(".wh.a"), rf("a/f", "f")}},
 		"root mode":                {{{Header: tar.Header{Name: "./", Typeflag: tar.TypeDir, Mode: 0o711, Uid: 7, ModTime: epoch(8)}}}, {rf("a", "")}},
 		"swap in layer":            {{rd("foo"), rd("foo/tmp"), rf("foo/tmp/f", "1"), rl("foo", "/"), rf("foo/tmp/f", "2"), rd("foo"), rd("foo/tmp"), rf("foo/tmp/f", "3")}},
