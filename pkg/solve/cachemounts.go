@@ -169,25 +169,44 @@ func (m *mounter) seededCache(ctx context.Context, key string, pm plan.Mount) (s
 		return "", nil, err
 	}
 	key += "\x00" + chainID(chain).String() + "\x00" + source
-	dir, created, err := m.Store.CacheDir(key)
+	// Whoever else has this mount sees all of it or waits: while it is filled nobody may exchange a directory of it for a link.
+	unlock, err := m.Store.Lock(ctx, "cache-mount-fill/"+key)
 	if err != nil {
 		return "", nil, err
 	}
-	owners, err := m.cacheOwners(key, dir, created)
-	if err != nil || !created {
+	defer unlock()
+	dir, err := m.Store.FindCacheDir(key)
+	if err == nil {
+		owners, err := m.cacheOwners(key, dir, false)
 		return dir, owners, err
+	}
+	if !errors.Is(err, iofs.ErrNotExist) {
+		return "", nil, err
 	}
 	from, said, err := m.writable(ctx, chain, source)
 	if err == nil {
-		err = fs.CopyDir(dir, from)
-	}
-	if err == nil && owners != nil {
-		err = copyOwners(owners, dir, said, from)
+		dir, err = m.seed(key, from)
 	}
 	if err != nil {
 		return "", nil, fmt.Errorf("filling cache mount %s: %w", pm.Target, err)
 	}
-	return dir, owners, nil
+	owners, err := m.cacheOwners(key, dir, true)
+	if err == nil && owners != nil {
+		err = copyOwners(owners, dir, said, from)
+	}
+	return dir, owners, err
+}
+
+// seed makes the directory of a cache mount a copy of another one. Nobody sees it before it is whole.
+func (m *mounter) seed(key, from string) (string, error) {
+	tmp, err := m.Store.TempDir("seed-")
+	if err != nil {
+		return "", err
+	}
+	if err := fs.CopyDir(tmp, from); err != nil {
+		return "", errors.Join(err, m.Store.RemoveTemp(tmp))
+	}
+	return m.Store.KeepCacheDir(key, tmp)
 }
 
 // copyOwners says of a copy what is said of the original.

@@ -267,6 +267,21 @@ func (s *Store) CacheDir(key string) (dir string, created bool, err error) {
 	}
 }
 
+// KeepCacheDir makes a directory of TempDir, with what is in it, the lasting one of a key that has none, and returns its new path.
+func (s *Store) KeepCacheDir(key, tmp string) (string, error) {
+	if err := s.checkTemp(tmp); err != nil {
+		return "", err
+	}
+	dir := s.path(cacheDirsDir, hashName(key))
+	if err := renameNoReplace(tmp, dir); err != nil {
+		return "", fmt.Errorf("making cache directory: %w", errors.Join(err, s.RemoveTemp(tmp)))
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.temps, tmp)
+	return dir, nil
+}
+
 // FindCacheDir returns the directory that CacheDir made for a key; fs.ErrNotExist if there is none.
 func (s *Store) FindCacheDir(key string) (string, error) {
 	dir := s.path(cacheDirsDir, hashName(key))
