@@ -85,6 +85,14 @@ func overwrite(name, content string, mode os.FileMode) error {
 	return errors.Join(err, f.Close())
 }
 
+// remove is os.RemoveAll that does not wait for a writer where a parent of name is a pipe.
+func remove(name string) error {
+	if fi, err := os.Stat(filepath.Dir(name)); err != nil || !fi.IsDir() {
+		return err
+	}
+	return os.RemoveAll(name)
+}
+
 // alter does one thing to a file; what cannot be done is not.
 func alter(op byte, name, dir string) {
 	then := []unix.Timespec{{Sec: int64(op)}, {Sec: int64(op) * 1000}}
@@ -98,7 +106,7 @@ func alter(op byte, name, dir string) {
 		func() error { return os.Lchown(name, int(op), 7) },
 		func() error { return unix.Lsetxattr(name, "user.x", []byte{op, 0}, 0) },
 		func() error { return unix.UtimesNanoAt(unix.AT_FDCWD, name, then, unix.AT_SYMLINK_NOFOLLOW) },
-		func() error { return os.RemoveAll(name) },
+		func() error { return remove(name) },
 		func() error { return unix.Mknod(name, unix.S_IFCHR|0o600, int(unix.Mkdev(1, uint32(op)))) },
 		func() error { return errors.Join(overwrite(name, "", 0o644), os.Truncate(name, int64(op)<<8)) },
 	}[int(op)%12]()

@@ -85,7 +85,7 @@ func (c *Canary) state(t testing.TB) string {
 const inMemory = "/dev/shm"
 
 // Dir is an empty directory for files that are made and removed thousands of times: in memory, where that takes the attributes that layers
-// have, else as t.TempDir. It is gone after the test.
+// have, else as t.TempDir. It is gone after the test. What is beside it is the test's own too, for links of hostile trees lead there.
 func Dir(t testing.TB) string {
 	t.Helper()
 	dir, err := os.MkdirTemp(inMemory, "cairn-test-")
@@ -97,6 +97,8 @@ func Dir(t testing.TB) string {
 			t.Error(err)
 		}
 	})
+	dir = filepath.Join(dir, "dir")
+	must(t, os.Mkdir(dir, 0o700))
 	if unix.Setxattr(dir, "user.x", []byte("x"), 0) != nil || unix.Removexattr(dir, "user.x") != nil {
 		return t.TempDir()
 	}
