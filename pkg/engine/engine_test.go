@@ -380,5 +380,6 @@ func TestWorkerKilled(t *testing.T) {
 		if err := e.Close(); err == nil {
 			t.Error("closing says nothing of the worker's death")
 		}
+		start(t, p) // takes away what the dead have left on disk
 	})
 }

@@ -45,8 +45,12 @@ func newPlace(t *testing.T, image string) Place {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { remove(t, dir) })
-	return Place{Busybox: image, Root: filepath.Join(dir, "store")}
+	h := &Home{t: t, Dir: dir, Root: filepath.Join(dir, "store"), cgroups: Cgroups()}
+	t.Cleanup(func() {
+		h.CheckClean()
+		remove(t, dir)
+	})
+	return Place{Busybox: image, Root: h.Root}
 }
 
 // again runs the parent of this test as the unprivileged user.

@@ -3,12 +3,13 @@ package harness
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
 
 // CheckClean checks that nothing of the home's cairn is left: no process of the program and none inside one of its root file systems, no
-// mount, and nothing in the store's folder of unfinished things. What is on its way out gets a few seconds.
+// mount, nothing in the store's folder of unfinished things, no file of the store open in any process, and no cgroup. What is on its way out gets a few seconds.
 func (h *Home) CheckClean() {
 	h.t.Helper()
 	var left []string
@@ -23,9 +24,14 @@ func (h *Home) CheckClean() {
 	h.t.Errorf("left behind:\n%s", strings.Join(left, "\n"))
 }
 
-// Leftovers lists the processes, mounts and temporary files that are there now.
+// Leftovers lists the processes, mounts, open files, temporary files and cgroups that are there now.
 func (h *Home) Leftovers() []string {
-	left := h.Processes()
+	left := append(h.Processes(), descriptors(h.Root)...)
+	for _, c := range emptyCgroups(cgroupRoot) {
+		if !slices.Contains(h.cgroups, c) {
+			left = append(left, "cgroup "+c)
+		}
+	}
 	tmp, err := os.ReadDir(filepath.Join(h.Root, "tmp"))
 	if err != nil && !os.IsNotExist(err) {
 		left = append(left, err.Error())
@@ -64,4 +70,15 @@ func (h *Home) Processes() []string {
 func (h *Home) owns(proc string) bool {
 	env, _ := os.ReadFile(filepath.Join(proc, "environ"))
 	return strings.Contains("\x00"+string(env), "\x00HOME="+h.Dir+"\x00")
+}
+
+// descriptors lists the files below a directory that processes hold open, also those that are deleted: what outlives a build has not inherited them.
+func descriptors(dir string) (left []string) {
+	links, _ := filepath.Glob("/proc/[0-9]*/fd/[0-9]*")
+	for _, link := range links {
+		if to, err := os.Readlink(link); err == nil && strings.HasPrefix(to+"/", dir+"/") {
+			left = append(left, "descriptor "+link+": "+to)
+		}
+	}
+	return left
 }

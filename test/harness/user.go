@@ -50,6 +50,8 @@ type Home struct {
 	// Env is added to the environment of commands.
 	Env []string
 	bin string
+	// cgroups are those that were there before.
+	cgroups []string
 }
 
 // NewHome makes a home, checks at the end of the test that nothing of cairn is left running or mounted, and removes the home.
@@ -60,7 +62,7 @@ func NewHome(t testing.TB, u User) *Home {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := &Home{User: u, t: t, Dir: dir, Root: filepath.Join(dir, ".local", "share", "cairn"), Work: filepath.Join(dir, "work"), bin: bin}
+	h := &Home{User: u, t: t, Dir: dir, Root: filepath.Join(dir, ".local", "share", "cairn"), Work: filepath.Join(dir, "work"), bin: bin, cgroups: Cgroups()}
 	t.Cleanup(func() {
 		h.CheckClean()
 		remove(t, dir)
