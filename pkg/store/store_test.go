@@ -19,6 +19,7 @@ import (
 	"github.com/cairn-build/cairn/pkg/layer"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sys/unix"
 )
 
 func openStore(t *testing.T, root string) *Store {
@@ -740,4 +741,57 @@ func TestLockOfTheClosed(t *testing.T) {
 		t.Fatal(ok, err)
 	}
 	unlock()
+}
+
+// TestLockWithoutLinks: where the file system gives a file one name only, locks still exclude, and are given back.
+func TestLockWithoutLinks(t *testing.T) {
+	root := t.TempDir()
+	first, second := openStore(t, root), openStore(t, root)
+	for _, s := range []*Store{first, second} {
+		name, err := s.lockedFile()
+		if err != nil {
+			t.Fatal(err)
+		}
+		immutable(t, name)
+	}
+	for range 2 {
+		unlock, ok, err := first.TryLock("n")
+		if err != nil || !ok {
+			t.Fatalf("%v, %v", ok, err)
+		}
+		if _, ok, err := second.TryLock("n"); err != nil || ok {
+			t.Errorf("locked twice: %v, %v", ok, err)
+		}
+		unlock()
+		unlock, ok, err = second.TryLock("n")
+		if err != nil || !ok {
+			t.Fatalf("not given back: %v, %v", ok, err)
+		}
+		unlock()
+	}
+	if left, err := os.ReadDir(filepath.Join(root, locksDir)); err != nil || len(left) != 0 {
+		t.Errorf("%v, %v", left, err)
+	}
+}
+
+// immutable makes the kernel refuse further names for a file, until the test ends.
+func immutable(t *testing.T, name string) {
+	t.Helper()
+	f, err := os.Open(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	set := func(flags int) error { return unix.IoctlSetPointerInt(int(f.Fd()), unix.FS_IOC_SETFLAGS, flags) }
+	const immutableFlag = 0x10 // FS_IMMUTABLE_FL of linux/fs.h
+	if err := set(immutableFlag); err != nil {
+		t.Skipf("making a file immutable takes root and a file system that can: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := errors.Join(set(0), f.Close()); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := os.Link(name, name+".link"); !errors.Is(err, unix.EPERM) {
+		t.Fatalf("a link of an immutable file: %v", err)
+	}
 }

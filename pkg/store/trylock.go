@@ -12,7 +12,8 @@ import (
 )
 
 // A named lock is held by who has given its name to a file that he has locked (flock). For that every Store has one file, with as many names as
-// it holds locks: a name costs a fraction of what a file does, and each step of a build takes a lock.
+// it holds locks: a name costs a fraction of what a file does, and each step of a build takes a lock. Where files have one name each, as on a
+// Windows share, every lock is a locked file of its own.
 
 // TryLock is Lock without waiting: ok is false where somebody else, here or in another process, has the lock or has just given it up.
 func (s *Store) TryLock(name string) (release func(), ok bool, err error) {
@@ -21,6 +22,9 @@ func (s *Store) TryLock(name string) (release func(), ok bool, err error) {
 	if err == nil {
 		ok, err = takeName(own, path)
 	}
+	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EMLINK) {
+		return tryLockFile(path)
+	}
 	if err != nil {
 		return nil, false, fmt.Errorf("locking %q: %w", name, err)
 	}
@@ -28,6 +32,23 @@ func (s *Store) TryLock(name string) (release func(), ok bool, err error) {
 		return nil, false, nil
 	}
 	return sync.OnceFunc(func() { os.Remove(path) }), true, nil
+}
+
+// tryLockFile makes a file and locks it. It is removed while it is held: whoever has opened it meanwhile sees that it is not the one of that name
+// any more.
+func tryLockFile(path string) (release func(), ok bool, err error) {
+	f, err := openLockFile(path)
+	if err != nil {
+		return nil, false, err
+	}
+	if ok, err = tryFlock(f, unix.LOCK_EX); err == nil && ok {
+		ok, err = stillThere(f)
+	}
+	if err != nil || !ok {
+		f.Close()
+		return nil, false, err
+	}
+	return sync.OnceFunc(func() { os.Remove(path); f.Close() }), true, nil
 }
 
 // lockedFile returns the path of this Store's locked file.
