@@ -31,6 +31,15 @@ type unpacker struct {
 
 // entry implements visitFunc.
 func (u *unpacker) entry(h *tar.Header, n *node, content io.Reader) error {
+	err := u.place(h, n, content)
+	if len(u.moved) > 0 && errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("what it needs has been replaced by another name of its path: %v", err)
+	}
+	return err
+}
+
+// place puts an entry where it lies.
+func (u *unpacker) place(h *tar.Header, n *node, content io.Reader) error {
 	if n == nil || n.e.Path == "." {
 		return nil
 	}
@@ -97,11 +106,7 @@ func (u *unpacker) link(n *node, name string) error {
 			u.skipped[n] = true
 			return u.gone(name)
 		}
-		err := u.disk.link(other.disk, name)
-		if errors.Is(err, unix.ENOENT) {
-			return fmt.Errorf("entry %q, which it links to, has been replaced by another name of its path", other.e.Path)
-		}
-		return err
+		return u.disk.link(other.disk, name)
 	}
 	return errors.New("nothing is left to link to")
 }
