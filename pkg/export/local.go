@@ -203,7 +203,7 @@ func mknod(dirfd int, base string, mode uint32, dev uint64) error {
 	if err := unix.Mknodat(dirfd, base, mode, int(dev)); err != nil {
 		return err
 	}
-	return unix.Fchmodat(dirfd, base, mode&0o7777, 0)
+	return layer.Chmod(dirfd, base, mode&0o7777)
 }
 
 func (w *treeWriter) createFile(en layer.Entry, p place) (err error) {

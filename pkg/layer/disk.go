@@ -260,7 +260,7 @@ func (d *disk) node(name string, e *Entry) (bool, error) {
 		if err := d.chown(dir, base, e); err != nil {
 			return err
 		}
-		if err := chmodAt(dir, base, uint32(e.Mode)); err != nil {
+		if err := Chmod(dir, base, uint32(e.Mode)); err != nil {
 			return err
 		}
 		return setTime(dir, base, e.ModTime)
@@ -268,8 +268,8 @@ func (d *disk) node(name string, e *Entry) (bool, error) {
 	return made, err
 }
 
-// chmodAt changes the mode of what is no symlink. fchmodat2 is of Linux 6.6.
-func chmodAt(dir int, base string, mode uint32) error {
+// Chmod changes the mode of a name in an open directory, and fails for a symlink. fchmodat2 is of Linux 6.6.
+func Chmod(dir int, base string, mode uint32) error {
 	err := unix.Fchmodat(dir, base, mode, unix.AT_SYMLINK_NOFOLLOW)
 	if !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.ENOSYS) && !errors.Is(err, unix.EPERM) {
 		return err

@@ -45,6 +45,12 @@ func (ix *Index) Lookup(name string) (Entry, bool) {
 	return ix.entries[i], true
 }
 
+// has reports whether the layer has something at a path, if it is only a directory that is implied.
+func (ix *Index) has(name string) bool {
+	e, ok := ix.Lookup(name)
+	return ok && e.Type != Whiteout || anyEntry(under(ix.entries, name))
+}
+
 // find returns the place of name in entries, and whether it is there.
 func find(entries []Entry, name string) (int, bool) {
 	i := lowerBound(entries, name)

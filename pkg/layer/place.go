@@ -245,7 +245,7 @@ func (u *unpacker) landed(ix *Index) (*Index, error) {
 		if n.disk != want {
 			return nil, fmt.Errorf("entry %q belongs at %q but lies at %q: a later entry changes the way", e.Path, want, n.disk)
 		}
-		if want == e.Path || n.shadowed || u.skipped[n] {
+		if want == e.Path || u.skipped[n] || n.shadowed && ix.has(want) {
 			continue
 		}
 		if kind, err := u.disk.kind(want); err != nil || kind == 0 {
@@ -292,7 +292,7 @@ func (u *unpacker) agrees(ix *Index) error {
 // passed removes directories that were only made on the way to where a symlink below leads, and that the layer, through another symlink, hides.
 func (u *unpacker) passed(ix *Index) error {
 	for _, name := range slices.Backward(slices.SortedFunc(maps.Keys(u.made), compare)) {
-		if e, ok := ix.Lookup(name); ok && e.Type != Whiteout || anyEntry(under(ix.entries, name)) || !hiddenBelow(ix, name) {
+		if ix.has(name) || !hiddenBelow(ix, name) {
 			continue
 		}
 		if err := u.gone(name); err != nil {
