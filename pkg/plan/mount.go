@@ -38,6 +38,9 @@ func (s *stage) mounts(c *dockerfile.RunCommand, from []*origin) ([]Mount, error
 		if err != nil {
 			return nil, err
 		}
+		if planned.Target == "/" {
+			return nil, errors.New(`invalid mount target "/"`)
+		}
 		planned.Type = string(m.Type)
 		out = append(out, planned)
 	}
@@ -79,9 +82,7 @@ func (s *stage) fileMount(m *dockerfile.Mount, o *origin) (Mount, error) {
 	if !path.IsAbs(m.Target) {
 		out.Target = path.Join(s.dir(), m.Target)
 	}
-	if out.Target = path.Clean(out.Target); out.Target == "/" {
-		return Mount{}, fmt.Errorf("invalid mount target %q", out.Target)
-	}
+	out.Target = path.Clean(out.Target)
 	return out, nil
 }
 

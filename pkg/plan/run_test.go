@@ -155,6 +155,8 @@ func TestMountErrors(t *testing.T) {
 		"type=bind,tagret=/t":                    "did you mean target?",
 		"type=bind,target":                       "must be a key=value pair",
 		"target=/":                               `invalid mount target "/"`,
+		"type=ssh,target=.":                      `invalid mount target "/"`,
+		"type=secret,id=a,target=/":              `invalid mount target "/"`,
 		"type=bind,target=/t,mode=0700":          "mode not allowed",
 		"type=tmpfs,target=/t,uid=1":             "uid not allowed",
 		"type=tmpfs,target=/t,size=big":          "invalid value for size",

@@ -82,10 +82,28 @@ func mountOne(target string, lowers []string, writable string) error {
 		// Linux before 5.10, or an upper file system that volatile is not for.
 		err = mountWith(target, o.without("volatile"), paths)
 	}
+	if err == nil && writable != "" {
+		err = checkWritable(target, writable)
+	}
 	if err != nil && !errors.Is(err, errTooMany) {
 		return explain(fmt.Errorf("mounting an overlay of %d layers: %w", len(lowers), err), writable)
 	}
 	return err
+}
+
+// checkWritable undoes a mount that is read-only because the kernel could not make what it needs in the work directory, which it tells its log
+// alone. Nearly always there is no room, or no inode left.
+func checkWritable(target, writable string) error {
+	var mounted, disk unix.Statfs_t
+	if err := unix.Statfs(target, &mounted); err != nil || mounted.Flags&unix.ST_RDONLY == 0 {
+		return err
+	}
+	why := unix.EROFS
+	const few = 16 // of inodes and blocks: a mount takes four
+	if err := unix.Statfs(writable, &disk); err == nil && (disk.Bavail < few || disk.Files > 0 && disk.Ffree < few) {
+		why = unix.ENOSPC
+	}
+	return errors.Join(fmt.Errorf("preparing %s: %w", filepath.Join(writable, "work"), why), unmount(target, unix.MNT_DETACH))
 }
 
 // explain says what is probably wrong when the kernel has refused a mount; it says no more than an error number itself.
