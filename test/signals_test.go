@@ -83,7 +83,7 @@ func started(t *testing.T, h *harness.Home, line string, args ...string) *exec.C
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	harness.WaitFor(t, time.Minute, "the build shows "+line, func() bool {
+	harness.WaitFor(t, 3*time.Minute, "the build shows "+line, func() bool {
 		data, _ := os.ReadFile(h.Path("log"))
 		return bytes.Contains(data, []byte(line))
 	})

@@ -32,8 +32,8 @@ type loop struct {
 	main int
 	// held are new tasks that stopped before their parent's event came.
 	held map[int]bool
-	// killed is the last task that was; it may have made others of which it could not say so.
-	killed *task
+	// left is the last task that has ended. If it was killed, or another thread ended it, it may have made others of which it could not say so.
+	left *task
 	// status is how the main task ended.
 	status unix.WaitStatus
 	ended  bool
@@ -76,9 +76,7 @@ func (l *loop) run() error {
 func (l *loop) exited(id int, ws unix.WaitStatus) error {
 	if t := l.tasks.get(id); t != nil {
 		l.tasks.drop(id)
-		if ws.Signaled() {
-			l.killed = t
-		}
+		l.left = t
 		if err := errors.Join(l.finish(t), l.adopt(t)); err != nil {
 			return err
 		}
@@ -146,8 +144,8 @@ func (l *loop) stopped(id int, ws unix.WaitStatus) error {
 	t := l.tasks.get(id)
 	if t == nil {
 		l.held[id] = true
-		if l.killed != nil {
-			return l.adopt(l.killed)
+		if l.left != nil {
+			return l.adopt(l.left)
 		}
 		return nil
 	}

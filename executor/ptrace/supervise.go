@@ -242,6 +242,8 @@ func (s *supervisor) await(sock *os.File, said chan<- started) {
 	var b [1]byte
 	var rest io.Reader = sock
 	switch n, err := s.receive(sock, b[:], oob); {
+	case errors.Is(err, unix.ECONNRESET):
+		return // it was killed before it had read all
 	case err != nil:
 		s.abort(fmt.Errorf("receiving the seccomp listener: %w", err))
 	case s.listener != 0:
@@ -256,7 +258,7 @@ func (s *supervisor) await(sock *os.File, said chan<- started) {
 	case err == nil:
 		said <- problem
 		return
-	case err != io.EOF: // which comes with the program, or with the end
+	case err != io.EOF && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, unix.ECONNRESET): // which comes with the program, or with the end
 		s.abort(fmt.Errorf("starting the process: reading its report: %w", err))
 	}
 	if err := s.reports.Encode(report{Started: true}); err != nil {

@@ -159,6 +159,7 @@ func (l *lander) index() (*Index, error) {
 // place there is one left; from has where it was.
 func (l *lander) split() (direct, moved []Entry, from map[string]string, err error) {
 	from = map[string]string{}
+	at := map[string]int{} // places in moved
 	for _, e := range l.ix.entries {
 		old := e.Path
 		if e.Path, err = l.entry(&e); err != nil {
@@ -173,10 +174,10 @@ func (l *lander) split() (direct, moved []Entry, from map[string]string, err err
 		case e.Path == old:
 			direct = append(direct, e)
 		case there == "":
-			from[e.Path] = old
+			from[e.Path], at[e.Path] = old, len(moved)
 			moved = append(moved, e)
 		default:
-			first := slices.IndexFunc(moved, func(m Entry) bool { return m.Path == e.Path })
+			first := at[e.Path]
 			stays, ok := one(moved[first], e)
 			if !ok {
 				return nil, nil, nil, fmt.Errorf("entries %q and %q both lie at %q", there, old, e.Path)

@@ -7,6 +7,7 @@ import (
 	iofs "io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/cairn-build/cairn/pkg/fakeroot"
 	"github.com/cairn-build/cairn/pkg/plan"
@@ -17,7 +18,7 @@ import (
 
 // cache returns the lasting directory of a cache mount, and whose its files are.
 func (m *mounter) cache(ctx context.Context, pm plan.Mount) (string, *fakeroot.Table, error) {
-	key, err := m.lockCache(ctx, pm)
+	key, err := m.lockCache(pm)
 	if err != nil {
 		return "", nil, err
 	}
@@ -32,17 +33,32 @@ func (m *mounter) cache(ctx context.Context, pm plan.Mount) (string, *fakeroot.T
 	return source, owners, err
 }
 
-// lockCache locks a cache mount as its sharing mode wants, and returns its key.
-func (m *mounter) lockCache(ctx context.Context, pm plan.Mount) (key string, err error) {
+// lockCaches takes the locks of sharing=locked for all mounts of a RUN: each once, and everybody in one order, so that nobody waits for himself or
+// for one who waits for him.
+func (m *mounter) lockCaches(ctx context.Context, list []plan.Mount) error {
+	var keys []string
+	for _, pm := range list {
+		if pm.Type == "cache" && pm.Sharing == "locked" {
+			keys = append(keys, pm.CacheID)
+		}
+	}
+	slices.Sort(keys)
+	for _, key := range slices.Compact(keys) {
+		unlock, err := m.Store.Lock(ctx, "cache-mount/"+key)
+		if err != nil {
+			return err
+		}
+		m.undo = append(m.undo, func() error { unlock(); return nil })
+	}
+	return nil
+}
+
+// lockCache finds the key of a cache mount; one that is private is locked.
+func (m *mounter) lockCache(pm plan.Mount) (key string, err error) {
 	key = pm.CacheID
 	switch pm.Sharing {
 	case "", "shared":
-	case "locked":
-		unlock, err := m.Store.Lock(ctx, "cache-mount/"+key)
-		if err != nil {
-			return "", err
-		}
-		m.undo = append(m.undo, func() error { unlock(); return nil })
+	case "locked": // by lockCaches
 	case "private":
 		n := 0
 		for ; ; n++ {

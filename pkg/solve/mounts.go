@@ -143,6 +143,9 @@ func (m *mounter) close() error {
 
 // mounts returns what the executor is to mount, and the environment variables that secrets were asked for in.
 func (m *mounter) mounts(ctx context.Context, list []plan.Mount) (out []executor.Mount, env []string, err error) {
+	if err := m.lockCaches(ctx, list); err != nil {
+		return nil, nil, err
+	}
 	for _, pm := range list {
 		mnt := executor.Mount{Type: executor.Bind, Target: pm.Target, ReadOnly: pm.ReadOnly, Owners: m.owners}
 		switch pm.Type {

@@ -37,3 +37,18 @@ func TestSeededCacheIsSeenWhole(t *testing.T) {
 		t.Error("a directory that is there was replaced")
 	}
 }
+
+// TestLockedCaches: a RUN that mounts one locked cache twice does not wait for itself, and two that mount the same two in either order do not wait
+// for each other.
+func TestLockedCaches(t *testing.T) {
+	w := newWorld(t)
+	mount := func(id, target string) string { return " --mount=type=cache,sharing=locked,id=" + id + ",target=" + target }
+	for range 20 {
+		w.mustSolve("FROM scratch AS one\nRUN"+mount("a", "/1")+mount("b", "/2")+mount("a", "/3")+" one\n"+
+			"FROM scratch AS two\nRUN"+mount("b", "/1")+mount("a", "/2")+" two\n"+
+			"FROM scratch\nCOPY --from=one / /\nCOPY --from=two / /\n", func(o *Options) { o.Reuse.NoCache = true })
+	}
+	if len(w.ran) != 40 {
+		t.Errorf("%d commands ran", len(w.ran))
+	}
+}

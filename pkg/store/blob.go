@@ -227,7 +227,7 @@ func (r *verifiedReader) Close() error { return r.file.Close() }
 
 // dropFile unlinks an open file unless its name has been given to another one meanwhile.
 func dropFile(f *os.File) {
-	if ok, err := stillThere(f); err == nil && ok {
+	if ok, err := isNamed(f, f.Name()); err == nil && ok {
 		os.Remove(f.Name())
 	}
 }

@@ -78,13 +78,13 @@ func (s *Store) Lock(ctx context.Context, name string) (func(), error) {
 	}
 }
 
-// stillThere reports whether an open file is what its name stands for.
-func stillThere(f *os.File) (bool, error) {
+// isNamed reports whether an open file is what a path stands for.
+func isNamed(f *os.File, path string) (bool, error) {
 	mine, err := f.Stat()
 	if err != nil {
 		return false, err
 	}
-	now, err := os.Lstat(f.Name())
+	now, err := os.Lstat(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}

@@ -725,7 +725,8 @@ func TestLockOfTheDead(t *testing.T) {
 func TestLockOfTheClosed(t *testing.T) {
 	root := filepath.Join(t.TempDir(), "store")
 	first, second := openStore(t, root), openStore(t, root)
-	if _, ok, err := first.TryLock("n"); err != nil || !ok {
+	late, ok, err := first.TryLock("n")
+	if err != nil || !ok {
 		t.Fatal(ok, err)
 	}
 	for _, s := range []*Store{first, second} {
@@ -740,6 +741,10 @@ func TestLockOfTheClosed(t *testing.T) {
 	if err != nil || !ok {
 		t.Fatal(ok, err)
 	}
+	late()
+	if _, ok, err := openStore(t, root).TryLock("n"); err != nil || ok {
+		t.Errorf("what was given back too late was another's: %v, %v", ok, err)
+	}
 	unlock()
 }
 
@@ -748,11 +753,11 @@ func TestLockWithoutLinks(t *testing.T) {
 	root := t.TempDir()
 	first, second := openStore(t, root), openStore(t, root)
 	for _, s := range []*Store{first, second} {
-		name, err := s.lockedFile()
+		f, err := s.lockedFile()
 		if err != nil {
 			t.Fatal(err)
 		}
-		immutable(t, name)
+		immutable(t, f.Name())
 	}
 	for range 2 {
 		unlock, ok, err := first.TryLock("n")

@@ -56,7 +56,7 @@ func lockedDir(path string) (*os.File, error) {
 	}
 	ok, err := tryFlock(dir, unix.LOCK_EX)
 	if err == nil && ok {
-		if ok, err = stillThere(dir); err == nil && ok {
+		if ok, err = isNamed(dir, dir.Name()); err == nil && ok {
 			return dir, nil
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -20,9 +21,9 @@ func (s *Store) TryLock(name string) (release func(), ok bool, err error) {
 	path := s.path(locksDir, hashName(name))
 	own, err := s.lockedFile()
 	if err == nil {
-		ok, err = takeName(own, path)
+		ok, err = takeName(own.Name(), path)
 	}
-	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EMLINK) {
+	if slices.ContainsFunc([]unix.Errno{unix.EPERM, unix.EOPNOTSUPP, unix.EMLINK, unix.ENOSYS, unix.EXDEV}, func(e unix.Errno) bool { return errors.Is(err, e) }) {
 		return tryLockFile(path)
 	}
 	if err != nil {
@@ -31,7 +32,12 @@ func (s *Store) TryLock(name string) (release func(), ok bool, err error) {
 	if !ok {
 		return nil, false, nil
 	}
-	return sync.OnceFunc(func() { os.Remove(path) }), true, nil
+	return sync.OnceFunc(func() {
+		// A Store that is closed has given all of its locks away; this one may be somebody else's.
+		if mine, err := isNamed(own, path); err == nil && mine {
+			os.Remove(path)
+		}
+	}), true, nil
 }
 
 // tryLockFile makes a file and locks it. It is removed while it is held: whoever has opened it meanwhile sees that it is not the one of that name
@@ -42,7 +48,7 @@ func tryLockFile(path string) (release func(), ok bool, err error) {
 		return nil, false, err
 	}
 	if ok, err = tryFlock(f, unix.LOCK_EX); err == nil && ok {
-		ok, err = stillThere(f)
+		ok, err = isNamed(f, path)
 	}
 	if err != nil || !ok {
 		f.Close()
@@ -51,27 +57,27 @@ func tryLockFile(path string) (release func(), ok bool, err error) {
 	return sync.OnceFunc(func() { os.Remove(path); f.Close() }), true, nil
 }
 
-// lockedFile returns the path of this Store's locked file.
-func (s *Store) lockedFile() (string, error) {
+// lockedFile returns this Store's locked file.
+func (s *Store) lockedFile() (*os.File, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.locked != nil {
-		return s.locked.Name(), nil
+		return s.locked, nil
 	}
 	session, err := s.sessionDirLocked()
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	f, err := openLockFile(filepath.Join(session, lockedName))
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	if ok, err := tryFlock(f, unix.LOCK_EX); err != nil || !ok {
 		f.Close()
-		return "", errors.Join(err, fmt.Errorf("locking %s: somebody else has", f.Name()))
+		return nil, errors.Join(err, fmt.Errorf("locking %s: somebody else has", f.Name()))
 	}
 	s.locked = f
-	return f.Name(), nil
+	return f, nil
 }
 
 // takeName gives a locked file the name of a lock. A file that has the name and is locked by nobody was left by a process that is dead.
@@ -100,7 +106,7 @@ func dropDead(path string) (bool, error) {
 	if ok, err := tryFlock(f, unix.LOCK_EX); err != nil || !ok {
 		return false, err
 	}
-	if ok, err := stillThere(f); err != nil || !ok {
+	if ok, err := isNamed(f, path); err != nil || !ok {
 		return false, err
 	}
 	return true, os.Remove(path)

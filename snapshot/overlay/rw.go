@@ -96,7 +96,7 @@ func (rw *rwLayer) Commit() (snapshot.ROLayer, error) {
 	}
 	l, err := rest()
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, ro.Release())
 	}
 	ro.chain[len(ro.chain)-1] = l
 	return ro, nil

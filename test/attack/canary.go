@@ -88,16 +88,16 @@ const inMemory = "/dev/shm"
 // have, else as t.TempDir. It is gone after the test. What is beside it is the test's own too, for links of hostile trees lead there.
 func Dir(t testing.TB) string {
 	t.Helper()
-	dir, err := os.MkdirTemp(inMemory, "cairn-test-")
+	top, err := os.MkdirTemp(inMemory, "cairn-test-")
 	if err != nil {
 		return t.TempDir()
 	}
 	t.Cleanup(func() {
-		if err := os.RemoveAll(dir); err != nil {
+		if err := os.RemoveAll(top); err != nil {
 			t.Error(err)
 		}
 	})
-	dir = filepath.Join(dir, "dir")
+	dir := filepath.Join(top, "dir")
 	must(t, os.Mkdir(dir, 0o700))
 	if unix.Setxattr(dir, "user.x", []byte("x"), 0) != nil || unix.Removexattr(dir, "user.x") != nil {
 		return t.TempDir()
