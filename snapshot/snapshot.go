@@ -63,6 +63,12 @@ type Early interface {
 	CommitEarly(ctx context.Context) (ro ROLayer, rest func() (layer.Layer, error), err error)
 }
 
+// Stoppable is implemented by writable root filesystems that can be told to give up while they make a layer, which takes long for large files.
+type Stoppable interface {
+	// CommitContext is Commit, but that it fails soon when ctx ends.
+	CommitContext(ctx context.Context) (ROLayer, error)
+}
+
 // Owned is implemented by writable root filesystems whose files cannot have the owners, modes, devices and attributes that they are to have:
 // the Table says what they have. It is for executor.Spec.Owners: what the executor leaves in it is what Commit puts into the layer.
 type Owned interface {

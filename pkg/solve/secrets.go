@@ -53,8 +53,11 @@ func (s *solver) commit(rw snapshot.RWLayer, r *plan.Run, early bool) (ro snapsh
 		}
 		g.Forbid(forbidden)
 	}
+	// A step that has failed elsewhere does not keep what was made here from being finished; a build that is stopped does.
 	if e, ok := rw.(snapshot.Early); ok && early {
 		ro, rest, err = e.CommitEarly(s.background)
+	} else if c, ok := rw.(snapshot.Stoppable); ok {
+		ro, err = c.CommitContext(s.background)
 	} else {
 		ro, err = rw.Commit()
 	}

@@ -42,7 +42,9 @@ func TestSeededCacheIsSeenWhole(t *testing.T) {
 // for each other.
 func TestLockedCaches(t *testing.T) {
 	w := newWorld(t)
-	mount := func(id, target string) string { return " --mount=type=cache,sharing=locked,id=" + id + ",target=" + target }
+	mount := func(id, target string) string {
+		return " --mount=type=cache,sharing=locked,id=" + id + ",target=" + target
+	}
 	for range 20 {
 		w.mustSolve("FROM scratch AS one\nRUN"+mount("a", "/1")+mount("b", "/2")+mount("a", "/3")+" one\n"+
 			"FROM scratch AS two\nRUN"+mount("b", "/1")+mount("a", "/2")+" two\n"+

@@ -94,13 +94,18 @@ func (rw *rwLayer) Unchanged(name string, st *unix.Stat_t) bool {
 func (rw *rwLayer) Forbid(content [][]byte) { rw.forbidden = content }
 
 func (rw *rwLayer) Commit() (snapshot.ROLayer, error) {
+	return rw.CommitContext(context.Background())
+}
+
+// CommitContext implements snapshot.Stoppable.
+func (rw *rwLayer) CommitContext(ctx context.Context) (snapshot.ROLayer, error) {
 	rw.mu.Lock()
 	defer rw.mu.Unlock()
 	if rw.released || rw.used {
 		return nil, errors.New("committing a layer: it is released or committed already")
 	}
 	rw.used = true
-	l, ix, err := rw.write(context.Background())
+	l, ix, err := rw.write(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("committing a layer: %w", err)
 	}

@@ -90,7 +90,12 @@ func (rw *rwLayer) Root() string { return rw.path("root") }
 func (rw *rwLayer) Forbid(content [][]byte) { rw.forbidden = content }
 
 func (rw *rwLayer) Commit() (snapshot.ROLayer, error) {
-	ro, rest, err := rw.commit(context.Background(), nil)
+	return rw.CommitContext(context.Background())
+}
+
+// CommitContext implements snapshot.Stoppable.
+func (rw *rwLayer) CommitContext(ctx context.Context) (snapshot.ROLayer, error) {
+	ro, rest, err := rw.commit(ctx, nil)
 	if err != nil {
 		return nil, err
 	}
