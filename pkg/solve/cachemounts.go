@@ -18,7 +18,7 @@ import (
 
 // cache returns the lasting directory of a cache mount, and whose its files are.
 func (m *mounter) cache(ctx context.Context, pm plan.Mount) (string, *fakeroot.Table, error) {
-	key, err := m.lockCache(pm)
+	key, err := m.cacheKey(pm)
 	if err != nil {
 		return "", nil, err
 	}
@@ -53,8 +53,8 @@ func (m *mounter) lockCaches(ctx context.Context, list []plan.Mount) error {
 	return nil
 }
 
-// lockCache finds the key of a cache mount; one that is private is locked.
-func (m *mounter) lockCache(pm plan.Mount) (key string, err error) {
+// cacheKey returns the key of a cache mount; one that is private is locked.
+func (m *mounter) cacheKey(pm plan.Mount) (key string, err error) {
 	key = pm.CacheID
 	switch pm.Sharing {
 	case "", "shared":
