@@ -127,20 +127,21 @@ func (l *lander) index() (*Index, error) {
 	for _, e := range moved {
 		at, ok := find(entries[:n], e.Path)
 		implied := anyEntry(under(entries[:n], e.Path)) || anyEntry(under(moved, e.Path))
-		switch stays := e.Type == Dir || e.Type == Whiteout || !implied; {
-		case !ok && stays:
-			entries = append(entries, e)
-		case ok && entries[at].Type == Whiteout && e.Type != Whiteout && stays:
-			e.Opaque = e.Type == Dir
-			entries[at] = e
-		case ok && entries[at].Type == Dir && (e.Type == Dir || e.Type == Whiteout):
-			entries[at].Opaque = entries[at].Opaque || e.Opaque || e.Type == Whiteout
-		case ok && entries[at].Type == Whiteout && e.Type == Whiteout:
-			entries[at].Opaque = entries[at].Opaque && e.Opaque
-		default:
+		stays := e.Type == Dir || e.Type == Whiteout || !implied
+		var both Entry
+		fit := !ok
+		if ok {
+			both, fit = one(e, entries[at])
+		}
+		switch {
+		case !fit || !stays:
 			if err := l.alone(from[e.Path]); err != nil {
 				return l.ix, err
 			}
+		case ok:
+			entries[at] = both
+		default:
+			entries = append(entries, e)
 		}
 	}
 	slices.SortFunc(entries, byPath)
@@ -192,7 +193,8 @@ func (l *lander) split() (direct, moved []Entry, from map[string]string, err err
 	return direct, moved, from, nil
 }
 
-// one makes one of two entries that have moved to one place: a whiteout is about the layers below, and which of two files came last is not known.
+// one makes one of two entries that lie at one place, b where both describe it: a whiteout is about the layers below, and which of two files came last
+// is not known.
 func one(a, b Entry) (Entry, bool) {
 	switch {
 	case a.Type == Whiteout && b.Type == Whiteout:
