@@ -174,7 +174,7 @@ func (r *run) do(ctx context.Context, streams *streams) error {
 	cmd.ExtraFiles = []*os.File{theirs}
 	// Not in the caller's process group: what a terminal sends reaches the processes by way of the builder.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	err = cmd.Start()
+	err = withLateTimers(cmd.Start)
 	theirs.Close()
 	streams.started()
 	if err != nil {

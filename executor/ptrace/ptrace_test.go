@@ -1,10 +1,13 @@
 package ptrace_test
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/cairn-build/cairn/executor"
 	"github.com/cairn-build/cairn/executor/exectest"
@@ -96,6 +99,24 @@ func TestReadlink(t *testing.T) {
 	}
 	if got, want := strings.Join(strings.Fields(out.String()), " "), "1 /e 2 /x /x 3 4 /y /y"; got != want {
 		t.Errorf("%q, want %q", got, want)
+	}
+}
+
+// The supervisor's timers may be late, those of a step are as the builder's.
+func TestTimers(t *testing.T) {
+	e := newExecutor(t)
+	spec := exectest.Shell(exectest.Root(t), "cat /proc/self/timerslack_ns")
+	var out strings.Builder
+	spec.Process.Stdout = &out
+	if err := e.Run(t.Context(), spec); err != nil {
+		t.Fatal(err)
+	}
+	own, err := unix.PrctlRetInt(unix.PR_GET_TIMERSLACK, 0, 0, 0, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := fmt.Sprintln(own); out.String() != want {
+		t.Errorf("%q, want %q", out.String(), want)
 	}
 }
 
