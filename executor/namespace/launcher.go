@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
 	"sync"
 	"syscall"
 	"unsafe"
@@ -43,6 +44,7 @@ var _ = userns.Entry(launcherName, launcherMarker, serve)
 func serve() {
 	runtime.LockOSThread()
 	unix.CloseOnExec(launcherFD)
+	debug.FreeOSMemory() // what a copy has not, the kernel need not copy
 	var buf []uint64
 	for {
 		pid, err := serveOne(&buf)

@@ -24,7 +24,7 @@ func (st *stage) copy(ctx context.Context, c *plan.Copy) (work, error) {
 	if err != nil {
 		return work{}, err
 	}
-	root := st.chainID().String()
+	root := st.root.String()
 	if req.Independent() {
 		root = "independent"
 	}
@@ -104,7 +104,7 @@ func unpacks(sources []copy.Source) (out []bool) {
 // workdir prepares a WORKDIR, which makes the directory where it is missing.
 func (st *stage) workdir(w *plan.Workdir) (work, error) {
 	key := cache.NewKey("workdir", append(st.epochInput(),
-		cache.Input{Name: "root", Value: st.chainID().String()},
+		cache.Input{Name: "root", Value: st.root.String()},
 		cache.Input{Name: "path", Value: w.Path},
 		cache.Input{Name: "user", Value: w.User},
 	)...)

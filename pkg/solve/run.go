@@ -21,7 +21,7 @@ import (
 // is mounted; never a secret's value, a cache mount's content, or a proxy.
 func (st *stage) run(ctx context.Context, r *plan.Run) (work, error) {
 	in := []cache.Input{
-		{Name: "root", Value: st.chainID().String()},
+		{Name: "root", Value: st.root.String()},
 		{Name: "platform", Value: platformString(st.plan.Platform)},
 		{Name: "dir", Value: r.Dir}, {Name: "user", Value: r.User},
 		{Name: "network", Value: r.Network}, {Name: "security", Value: r.Security},

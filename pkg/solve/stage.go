@@ -24,7 +24,9 @@ type stage struct {
 	// platform is what it is built for, epoch SOURCE_DATE_EPOCH, the time of what is created; nil for the time of day.
 	platform ocispec.Platform
 	epoch    *time.Time
-	chain    []layer.Layer
+	// chain are the layers so far, root is the ChainID that they make; "" is scratch.
+	chain []layer.Layer
+	root  digest.Digest
 	Result
 	// top is the root filesystem of chain where a RUN has just left it open, nil otherwise.
 	top snapshot.ROLayer
@@ -74,6 +76,7 @@ func (st *stage) from(ctx context.Context) error {
 			return err
 		}
 		st.chain, st.Base, st.Below = res.Layers(), res.Base, res
+		st.root = chainID(st.chain)
 	case base.Image != nil:
 		v := progress.Start(ctx, st.vertex("from"), st.plan.BaseName)
 		layers, err := st.Images.Layers(ctx, *base.Image)
@@ -83,6 +86,7 @@ func (st *stage) from(ctx context.Context) error {
 		}
 		v.Cached()
 		st.chain, st.Base = clone(layers), layers
+		st.root = chainID(st.chain)
 		for _, l := range layers {
 			st.offer(l, true)
 		}
@@ -221,6 +225,11 @@ func (st *stage) push(l layer.Layer, created time.Time) {
 		st.closeTop()
 	}
 	st.chain = append(st.chain, l)
+	if st.root == "" {
+		st.root = l.DiffID
+	} else {
+		st.root = identity.ChainID([]digest.Digest{st.root, l.DiffID})
+	}
 	st.Made = append(st.Made, Made{Layer: l, Created: created})
 	if l.Descriptor.Digest != "" {
 		st.offer(l, false)
@@ -254,9 +263,7 @@ func (st *stage) vertex(part string) string {
 	return fmt.Sprintf("%s/%s/%s", platformString(st.platform), st.plan.Name, part)
 }
 
-// chainID names the root filesystem so far; "" is scratch.
-func (st *stage) chainID() digest.Digest { return chainID(st.chain) }
-
+// chainID names the root filesystem that a chain of layers makes; "" is scratch.
 func chainID(chain []layer.Layer) digest.Digest {
 	ids := make([]digest.Digest, len(chain))
 	for i, l := range chain {

@@ -83,13 +83,12 @@ func (l *roLayer) lowers() ([]string, error) {
 	if len(segs) == len(l.dirs) {
 		return slices.Clone(l.dirs), nil
 	}
-	ids := l.s.snapshotIDs(l.chain)
 	var out []string
 	for _, seg := range segs {
 		dir := l.dirs[seg.first]
 		if seg.end-seg.first > 1 {
 			var err error
-			if dir, err = l.folded(seg, ids[seg.end-1], out); err != nil {
+			if dir, err = l.folded(seg, l.s.snapshotID(l.chainIDs[seg.end-1]), out); err != nil {
 				return nil, fmt.Errorf("folding layers %d to %d: %w", seg.first+1, seg.end, err)
 			}
 		}

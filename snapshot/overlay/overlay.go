@@ -89,7 +89,7 @@ func (s *Snapshotter) Open(ctx context.Context, chain []layer.Layer) (snapshot.R
 	if err := p.run(ctx, 0); err != nil {
 		return nil, err
 	}
-	ro := &roLayer{s: s, chain: chain}
+	ro := &roLayer{s: s, chain: chain, chainIDs: chainIDs(chain)}
 	for _, n := range p.nodes {
 		ix, err := n.index(ctx)
 		if err != nil {
@@ -118,29 +118,32 @@ func (s *Snapshotter) OpenFile(ctx context.Context, chain []layer.Layer, name st
 	return f, nil
 }
 
-// snapshotIDs returns the names of a chain's snapshots in the store: the ChainID that each layer completes or, since what is on disk then
-// differs from what others have, one made of it.
-func (s *Snapshotter) snapshotIDs(chain []layer.Layer) []digest.Digest {
+// chainIDs returns the ChainID that each layer of a chain completes.
+func chainIDs(chain []layer.Layer) []digest.Digest {
 	ids := make([]digest.Digest, len(chain))
 	for i, l := range chain {
 		ids[i] = l.DiffID
 	}
-	ids = identity.ChainIDs(ids)
+	return identity.ChainIDs(ids)
+}
+
+// snapshotID is the name in the store of the snapshot of a layer, by the ChainID that it completes: that itself or, where what is on disk
+// differs from what others have, one made of it.
+func (s *Snapshotter) snapshotID(chainID digest.Digest) digest.Digest {
 	if s.opts.OneOwner {
-		for i, id := range ids {
-			ids[i] = digest.FromString("one owner of " + id.String())
-		}
+		return digest.FromString("one owner of " + chainID.String())
 	}
-	return ids
+	return chainID
 }
 
 // roLayer implements snapshot.ROLayer.
 type roLayer struct {
 	s *Snapshotter
-	// chain, dirs and indexes are of the same layers, bottom first.
-	chain   []layer.Layer
-	dirs    []string
-	indexes []*layer.Index
+	// chain, chainIDs, dirs and indexes are of the same layers, bottom first.
+	chain    []layer.Layer
+	chainIDs []digest.Digest
+	dirs     []string
+	indexes  []*layer.Index
 
 	mu       sync.Mutex
 	released bool

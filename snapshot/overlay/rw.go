@@ -13,6 +13,7 @@ import (
 	"github.com/cairn-build/cairn/pkg/layer"
 	"github.com/cairn-build/cairn/snapshot"
 	"github.com/opencontainers/go-digest"
+	"github.com/opencontainers/image-spec/identity"
 	"golang.org/x/sys/unix"
 )
 
@@ -153,17 +154,21 @@ func (rw *rwLayer) keep(diffID digest.Digest, ix *layer.Index) (*roLayer, error)
 		return nil, err
 	}
 	rw.s.indexes.put(diffID, ix)
-	ro := &roLayer{
-		s:       rw.s,
-		chain:   append(slices.Clone(rw.below.chain), layer.Layer{DiffID: diffID}),
-		indexes: append(slices.Clone(rw.below.indexes), ix),
+	chainID := diffID
+	if n := len(rw.below.chainIDs); n > 0 {
+		chainID = identity.ChainID([]digest.Digest{rw.below.chainIDs[n-1], diffID})
 	}
-	ids := rw.s.snapshotIDs(ro.chain)
+	ro := &roLayer{
+		s:        rw.s,
+		chain:    append(slices.Clone(rw.below.chain), layer.Layer{DiffID: diffID}),
+		chainIDs: append(slices.Clone(rw.below.chainIDs), chainID),
+		indexes:  append(slices.Clone(rw.below.indexes), ix),
+	}
 	// A layer says nothing of its root, so that what was done to it ends here, as it does for whoever has only the layer.
 	if err := copyRoot(rw.lower, rw.path("upper")); err != nil {
 		return nil, err
 	}
-	dir, err := st.CommitSnapshot(ids[len(ids)-1], rw.path("upper"))
+	dir, err := st.CommitSnapshot(rw.s.snapshotID(chainID), rw.path("upper"))
 	if err != nil {
 		return nil, err
 	}

@@ -25,10 +25,10 @@ type unpacking struct {
 
 // node is one layer of a chain.
 type node struct {
-	u       *unpacking
-	n       int
-	layer   layer.Layer
-	chainID digest.Digest
+	u        *unpacking
+	n        int
+	layer    layer.Layer
+	snapshot digest.Digest
 	// dir is the snapshot, "" until it is there.
 	dir string
 	// done is closed when the snapshot that this call has to make is there, or err says why not; nil if it is not to be made.
@@ -41,9 +41,8 @@ type node struct {
 
 func (s *Snapshotter) newUnpacking(chain []layer.Layer) *unpacking {
 	u := &unpacking{s: s}
-	ids := s.snapshotIDs(chain)
-	for i, l := range chain {
-		u.nodes = append(u.nodes, &node{u: u, n: i, layer: l, chainID: ids[i]})
+	for i, id := range chainIDs(chain) {
+		u.nodes = append(u.nodes, &node{u: u, n: i, layer: chain[i], snapshot: s.snapshotID(id)})
 	}
 	return u
 }
@@ -52,7 +51,7 @@ func (s *Snapshotter) newUnpacking(chain []layer.Layer) *unpacking {
 func (u *unpacking) run(ctx context.Context, first int) error {
 	missing := false
 	for _, n := range u.nodes[first:] {
-		dir, err := u.s.opts.Store.Snapshot(n.chainID)
+		dir, err := u.s.opts.Store.Snapshot(n.snapshot)
 		if errors.Is(err, fs.ErrNotExist) {
 			n.done = make(chan struct{})
 			missing = true
@@ -88,12 +87,12 @@ func (u *unpacking) run(ctx context.Context, first int) error {
 // unpack makes the snapshot of one layer, unless somebody else has made it meanwhile.
 func (n *node) unpack(ctx context.Context) error {
 	st := n.u.s.opts.Store
-	unlock, err := st.Lock(ctx, "snapshot "+n.chainID.String())
+	unlock, err := st.Lock(ctx, "snapshot "+n.snapshot.String())
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	if dir, err := st.Snapshot(n.chainID); err == nil {
+	if dir, err := st.Snapshot(n.snapshot); err == nil {
 		n.dir = dir
 		return nil
 	}
@@ -110,7 +109,7 @@ func (n *node) unpack(ctx context.Context) error {
 	if _, err := n.readLayer(ctx, dir); err != nil {
 		return err
 	}
-	if n.dir, err = st.CommitSnapshot(n.chainID, dir); err != nil {
+	if n.dir, err = st.CommitSnapshot(n.snapshot, dir); err != nil {
 		return err
 	}
 	committed = true
