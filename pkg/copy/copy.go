@@ -98,18 +98,14 @@ type Result struct {
 }
 
 // Items returns the content, sorted as in a layer.
-func (r *Result) Items(ctx context.Context) ([]layer.Item, error) { return itemsOf(ctx, r.nodes) }
+func (r *Result) Items() []layer.Item { return itemsOf(r.nodes) }
 
 // Write writes the content to a layer. It can be called once: what has been written is let go, for there may be very much of it.
 func (r *Result) Write(ctx context.Context, w *layer.Writer) error {
 	w.Expect(len(r.nodes))
 	for i, n := range r.nodes {
 		r.nodes[i] = nil
-		it, err := n.item(ctx)
-		if err != nil {
-			return err
-		}
-		if err := layer.WriteItem(ctx, w, it); err != nil {
+		if err := layer.WriteItem(ctx, w, n.item()); err != nil {
 			return err
 		}
 	}
@@ -289,7 +285,7 @@ func (c *copier) place(f found, dst string, t layer.Tree, links *linkGroup) erro
 	c.mode.apply(&e)
 	n := &node{Entry: e}
 	if e.Type == layer.File {
-		n.content, n.summed, n.Digest = &treeFile{t, f.name}, e.Digest != "", ""
+		n.content = &treeFile{t, f.name}
 		if n.link, err = links.of(t, f.name); err != nil {
 			return err
 		}

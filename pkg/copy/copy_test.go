@@ -68,7 +68,7 @@ func runCases(t *testing.T, cases []copyCase) {
 			defer res.Close()
 			want := strings.Join(strings.Fields(strings.ReplaceAll(c.want, " ", "\x00")), "\n")
 			want = strings.ReplaceAll(want, "\x00", " ")
-			if got := show(t, itemsIn(t, res)); got != want {
+			if got := show(t, res.Items()); got != want {
 				t.Errorf("got\n%s\nwant\n%s", got, want)
 			}
 		})
@@ -250,13 +250,13 @@ func TestTimes(t *testing.T) {
 	}
 	defer res.Close()
 	want := map[string]int64{"a": 1, "a/b": 100, "a/b/n": 3, "a/b/n/d": 4, "a/b/n/d/f": 5, "a/b/n/l": 6, "a/b/n/g": 7}
-	for _, it := range itemsIn(t, res) {
+	for _, it := range res.Items() {
 		if w, ok := want[it.Path]; !ok || it.ModTime.Unix() != w {
 			t.Errorf("%s has time %d, want %d", it.Path, it.ModTime.Unix(), w)
 		}
 	}
-	if len(itemsIn(t, res)) != len(want) {
-		t.Errorf("%d entries, want %d", len(itemsIn(t, res)), len(want))
+	if len(res.Items()) != len(want) {
+		t.Errorf("%d entries, want %d", len(res.Items()), len(want))
 	}
 }
 

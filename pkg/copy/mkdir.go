@@ -27,5 +27,5 @@ func Directory(ctx context.Context, stage layer.Tree, dir, who string, now time.
 	if err != nil {
 		return nil, err
 	}
-	return itemsOf(ctx, nodes)
+	return itemsOf(nodes), nil
 }

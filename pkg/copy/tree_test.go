@@ -146,15 +146,6 @@ func (m *memTree) Digest(_ context.Context, name string) (digest.Digest, error) 
 func (m *memTree) LinkID(name string) (string, error) { return m.links[name], nil }
 
 // show renders items one a line, sorted by path, in the syntax of tree; what is the default there is left out.
-func itemsIn(t testing.TB, res *Result) []layer.Item {
-	t.Helper()
-	items, err := res.Items(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return items
-}
-
 func show(t testing.TB, items []layer.Item) string {
 	t.Helper()
 	var lines []string

@@ -162,7 +162,7 @@ func TestUnpack(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got := show(t, itemsIn(t, res)); got != c.want {
+			if got := show(t, res.Items()); got != c.want {
 				t.Errorf("got\n%s\nwant\n%s", got, c.want)
 			}
 			if err := res.Close(); err != nil {
@@ -246,7 +246,7 @@ func TestUnpackCompressions(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
-		if got := show(t, itemsIn(t, res)); got != "f=1" {
+		if got := show(t, res.Items()); got != "f=1" {
 			t.Errorf("%s: got %s", name, got)
 		}
 		_ = res.Close()
@@ -265,7 +265,7 @@ func TestUnpackOfOther(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
-		if got, want := show(t, itemsIn(t, res)), "x/\nx/a.tar="+string(data); got != want {
+		if got, want := show(t, res.Items()), "x/\nx/a.tar="+string(data); got != want {
 			t.Errorf("%s: got %q", name, got)
 		}
 		_ = res.Close()
@@ -335,7 +335,7 @@ func FuzzPattern(f *testing.F) {
 		if err != nil {
 			return
 		}
-		for _, it := range itemsIn(t, res) {
+		for _, it := range res.Items() {
 			if it.Path != "d" && !strings.HasPrefix(it.Path, "d/") || !fs.ValidPath(it.Path) {
 				t.Errorf("%q copies to %q", pattern, it.Path)
 			}
@@ -357,7 +357,7 @@ func FuzzUnpack(f *testing.F) {
 			return
 		}
 		defer res.Close()
-		for _, it := range itemsIn(t, res) {
+		for _, it := range res.Items() {
 			if !fs.ValidPath(it.Path) || it.Path == "." {
 				t.Errorf("an entry %q", it.Path)
 			}

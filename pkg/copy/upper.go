@@ -31,33 +31,24 @@ type node struct {
 	layer.Entry
 	// content is that of a file.
 	content content
-	// summed says that content knows its digest, which is asked for when the entry is written: there may be very many.
-	summed bool
 	// link is equal for the files that are hard links of each other; "" for a file of its own.
 	link string
 }
 
-func (n *node) item(ctx context.Context) (it layer.Item, err error) {
-	it = layer.Item{Entry: n.Entry}
-	if n.Type != layer.File {
-		return it, nil
+func (n *node) item() layer.Item {
+	it := layer.Item{Entry: n.Entry}
+	if n.Type == layer.File {
+		it.Open = n.content.open
 	}
-	it.Open = n.content.open
-	if n.summed {
-		it.Digest, err = n.content.digest(ctx)
-	}
-	return it, err
+	return it
 }
 
-func itemsOf(ctx context.Context, nodes []*node) ([]layer.Item, error) {
+func itemsOf(nodes []*node) []layer.Item {
 	items := make([]layer.Item, len(nodes))
 	for i, n := range nodes {
-		var err error
-		if items[i], err = n.item(ctx); err != nil {
-			return nil, err
-		}
+		items[i] = n.item()
 	}
-	return items, nil
+	return items
 }
 
 // content is what a file holds.
@@ -280,7 +271,7 @@ func joinLinks(keep map[string]*node) {
 	for _, g := range groups {
 		slices.SortFunc(g, byPath)
 		for _, n := range g[1:] {
-			n.Type, n.Linkname, n.Size, n.Digest = layer.Hardlink, g[0].Path, 0, ""
+			n.Type, n.Linkname, n.Size, n.Sum = layer.Hardlink, g[0].Path, 0, layer.Sum{}
 		}
 	}
 }

@@ -277,7 +277,7 @@ func (d *differ) same(ctx context.Context, e, old *Entry, st *unix.Stat_t) (bool
 	if _, err := io.Copy(hash, Until(ctx, f)); err != nil {
 		return false, err
 	}
-	return hexDigest(hash.Sum(nil)) == want, nil
+	return Sum(hash.Sum(nil)).Digest() == want, nil
 }
 
 // xattrs returns the attributes of a file that is open.

@@ -2,16 +2,12 @@ package layer
 
 import (
 	"encoding/binary"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"hash/crc32"
 	"maps"
 	"slices"
-	"strings"
 	"time"
-
-	"github.com/opencontainers/go-digest"
 )
 
 // An encoded index is
@@ -74,8 +70,7 @@ func appendEntry(b []byte, prev, e *Entry) []byte {
 	}
 	b = binary.AppendUvarint(b, uint64(shared))
 	b = appendString(b, e.Path[shared:])
-	raw, isSHA256 := rawDigest(e.Digest)
-	flags := entryFlags(e, isSHA256)
+	flags := entryFlags(e)
 	b = append(b, byte(e.Type), flags)
 	if flags&flagMode != 0 {
 		b = binary.AppendUvarint(b, uint64(e.Mode))
@@ -101,7 +96,7 @@ func appendEntry(b []byte, prev, e *Entry) []byte {
 		b = binary.AppendVarint(b, e.Devminor)
 	}
 	if flags&flagDigest != 0 {
-		b = append(b, raw[:]...)
+		b = append(b, e.Sum[:]...)
 	}
 	if flags&flagXattrs != 0 {
 		b = binary.AppendUvarint(b, uint64(len(e.Xattrs)))
@@ -113,7 +108,7 @@ func appendEntry(b []byte, prev, e *Entry) []byte {
 	return b
 }
 
-func entryFlags(e *Entry, isSHA256 bool) byte {
+func entryFlags(e *Entry) byte {
 	var flags byte
 	set := func(on bool, f byte) {
 		if on {
@@ -126,25 +121,9 @@ func entryFlags(e *Entry, isSHA256 bool) byte {
 	set(e.Size != 0, flagSize)
 	set(!e.ModTime.IsZero() && e.ModTime.Unix() != 0, flagTime)
 	set(!e.ModTime.IsZero() && e.ModTime.Nanosecond() != 0, flagNanos)
-	set(isSHA256, flagDigest)
+	set(e.Sum != Sum{}, flagDigest)
 	set(len(e.Xattrs) > 0, flagXattrs)
 	return flags
-}
-
-func rawDigest(d digest.Digest) (raw [32]byte, ok bool) {
-	s, ok := strings.CutPrefix(string(d), "sha256:")
-	if !ok || len(s) != 64 {
-		return raw, false
-	}
-	_, err := hex.Decode(raw[:], []byte(s))
-	return raw, err == nil
-}
-
-func hexDigest(raw []byte) digest.Digest {
-	var b [7 + 64]byte
-	copy(b[:], "sha256:")
-	hex.Encode(b[7:], raw)
-	return digest.Digest(b[:])
 }
 
 // Unmarshal decodes what Marshal wrote, or fails: what is cut, changed, out of order or of another version is an error.
@@ -289,9 +268,7 @@ func (d *decoder) fields(e *Entry, flags byte) {
 		e.ModTime = time.Unix(sec, nsec).UTC()
 	}
 	if flags&flagDigest != 0 {
-		if raw := d.bytes(32); raw != nil {
-			e.Digest = hexDigest(raw)
-		}
+		copy(e.Sum[:], d.bytes(uint64(len(e.Sum))))
 	}
 	if flags&flagXattrs != 0 {
 		n := d.count(2)

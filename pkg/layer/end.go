@@ -48,7 +48,7 @@ func (w *Writer) End() (diffID digest.Digest, ix *Index, rest func() (mediaType 
 	if ix = w.ix; ix == nil {
 		ix = newIndex(w.entries, w.names)
 	}
-	return hexDigest(w.diffID.Sum(nil)), ix, func() (string, error) {
+	return Sum(w.diffID.Sum(nil)).Digest(), ix, func() (string, error) {
 		if err := finish(); err != nil {
 			return "", fmt.Errorf("ending layer: %w", err)
 		}

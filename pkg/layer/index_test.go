@@ -110,7 +110,7 @@ func TestStackContent(t *testing.T) {
 	if _, err := tree.Open("etc/shadow"); err == nil {
 		t.Error("opened without the means to")
 	}
-	if d, err := tree.Digest(t.Context(), "etc/shadow-"); err != nil || d != l.ix.entries[2].Digest {
+	if d, err := tree.Digest(t.Context(), "etc/shadow-"); err != nil || d != l.ix.entries[2].Sum.Digest() {
 		t.Errorf("%v %v", d, err)
 	}
 	for _, name := range []string{"etc", "etc/passwd/x", "no", "../etc/passwd", "/etc/passwd", "etc/", ""} {

@@ -62,8 +62,8 @@ type Entry struct {
 	Devmajor, Devminor int64
 	// Xattrs holds extended attributes under their full names ("security.capability"), values as raw bytes.
 	Xattrs map[string]string
-	// Digest is the digest of a regular file's content; empty where it has not been computed.
-	Digest digest.Digest
+	// Sum is of a regular file's content; zero where it has not been computed.
+	Sum Sum
 }
 
 // Tree is a read-only tree of files, seen without a mount: a build context, or a stack of layers. Names are relative and clean

@@ -280,8 +280,8 @@ func (s *stack) file(op, name string) (found, error) {
 
 func (s *stack) Digest(ctx context.Context, name string) (digest.Digest, error) {
 	f, err := s.file("digest", name)
-	if err != nil || f.entry.Digest != "" {
-		return f.entry.Digest, err
+	if err != nil || f.entry.Sum != (Sum{}) {
+		return f.entry.Sum.Digest(), err
 	}
 	r, err := s.Open(name)
 	if err != nil {

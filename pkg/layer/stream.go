@@ -157,7 +157,7 @@ func (s *stream) verify(want digest.Digest) error {
 	if _, err := io.Copy(io.Discard, s.raw); err != nil {
 		return err
 	}
-	if got := hexDigest(s.hash.Sum(nil)); got != want {
+	if got := Sum(s.hash.Sum(nil)).Digest(); got != want {
 		return fmt.Errorf("the content has DiffID %s, not %s", got, want)
 	}
 	return nil

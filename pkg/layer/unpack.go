@@ -158,8 +158,7 @@ func (c *content) visit(rd *reader, h *tar.Header, n *node, visit visitFunc) err
 	if _, err := io.CopyBuffer(struct{ io.Writer }{io.Discard}, struct{ io.Reader }{c}, c.buf); err != nil {
 		return err
 	}
-	var sum [sha256.Size]byte
-	n.e.Digest = hexDigest(c.hash.Sum(sum[:0]))
+	c.hash.Sum(n.e.Sum[:0])
 	if c.kept {
 		rd.names[n.e.Path] = append([]byte{}, c.keep...)
 		c.keep, c.kept = c.keep[:0], false

@@ -15,8 +15,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-
-	"github.com/opencontainers/go-digest"
 )
 
 // OpenFunc opens the file name of the n-th layer of a stack.
@@ -161,12 +159,10 @@ func (w *Writer) add(e Entry, content io.Reader) error {
 		if err != nil {
 			return err
 		}
-		if e.Digest != "" && e.Digest.Algorithm() == digest.SHA256 && e.Digest != sum {
-			return fmt.Errorf("content has digest %s, not %s: it changed meanwhile", sum, e.Digest)
+		if e.Sum != (Sum{}) && e.Sum != sum {
+			return fmt.Errorf("content has digest %s, not %s: it changed meanwhile", sum.Digest(), e.Sum.Digest())
 		}
-		if e.Digest == "" {
-			e.Digest = sum // else the string there is kept: the tree it comes from has it too
-		}
+		e.Sum = sum
 		if kept != nil {
 			w.names[e.Path] = kept
 		}
@@ -233,7 +229,7 @@ func indexed(e Entry) Entry {
 		return Entry{Path: e.Path, Type: e.Type, Opaque: e.Opaque}
 	}
 	if e.Type != File {
-		e.Size, e.Digest = 0, ""
+		e.Size, e.Sum = 0, Sum{}
 	}
 	if e.Type != Symlink {
 		e.Linkname = ""
@@ -286,8 +282,8 @@ func header(e *Entry) *tar.Header {
 	return h
 }
 
-// copy writes the content of a file and returns its digest, and the bytes themselves if an index keeps them and they are few.
-func (w *Writer) copy(e *Entry, content io.Reader) (digest.Digest, []byte, error) {
+// copy writes the content of a file and returns its sum, and the bytes themselves if an index keeps them and they are few.
+func (w *Writer) copy(e *Entry, content io.Reader) (sum Sum, kept []byte, err error) {
 	size := e.Size
 	w.content.Reset()
 	if content == nil {
@@ -298,7 +294,6 @@ func (w *Writer) copy(e *Entry, content io.Reader) (digest.Digest, []byte, error
 	} else if int64(len(w.chunk)) < min(copyBuffer, size+1) {
 		w.chunk = make([]byte, copyBuffer)
 	}
-	var kept []byte
 	keep := namesFile(e.Path) && size <= maxNames
 	if keep {
 		kept = make([]byte, 0, size)
@@ -307,17 +302,17 @@ func (w *Writer) copy(e *Entry, content io.Reader) (digest.Digest, []byte, error
 		// One byte more than is left is asked for: it tells a file that grew.
 		n, err := io.ReadAtLeast(content, w.chunk[:min(int64(len(w.chunk)), left+1)], 1)
 		if int64(n) > left {
-			return "", nil, fmt.Errorf("content is longer than %d bytes: it changed meanwhile", size)
+			return Sum{}, nil, fmt.Errorf("content is longer than %d bytes: it changed meanwhile", size)
 		}
 		if n > 0 {
 			w.content.Write(w.chunk[:n])
 			if w.search != nil {
 				if i := w.search.next(w.chunk[:n]); i >= 0 {
-					return "", nil, &ForbiddenError{Path: e.Path, Index: i}
+					return Sum{}, nil, &ForbiddenError{Path: e.Path, Index: i}
 				}
 			}
 			if _, err := w.tw.Write(w.chunk[:n]); err != nil {
-				return "", nil, err
+				return Sum{}, nil, err
 			}
 			if keep {
 				kept = append(kept, w.chunk[:n]...)
@@ -326,13 +321,13 @@ func (w *Writer) copy(e *Entry, content io.Reader) (digest.Digest, []byte, error
 		}
 		if errors.Is(err, io.EOF) {
 			if left > 0 {
-				return "", nil, fmt.Errorf("content ends %d bytes early: it changed meanwhile", left)
+				return Sum{}, nil, fmt.Errorf("content ends %d bytes early: it changed meanwhile", left)
 			}
-			var sum [sha256.Size]byte
-			return hexDigest(w.content.Sum(sum[:0])), kept, nil
+			w.content.Sum(sum[:0])
+			return sum, kept, nil
 		}
 		if err != nil {
-			return "", nil, err
+			return Sum{}, nil, err
 		}
 	}
 }

@@ -205,7 +205,7 @@ func TestWriterRefuses(t *testing.T) {
 		"mode":            {{Entry: Entry{Path: "a", Type: File, Mode: 0o100644}}},
 		"short":           {{Entry: Entry{Path: "a", Type: File, Size: 3}, Open: f.Open}},
 		"long":            {{Entry: Entry{Path: "a", Type: File, Size: 0}, Open: f.Open}},
-		"digest":          {{Entry: Entry{Path: "a", Type: File, Size: 1, Digest: digest.FromString("y")}, Open: f.Open}},
+		"digest":          {{Entry: Entry{Path: "a", Type: File, Size: 1, Sum: SumOf(digest.FromString("y"))}, Open: f.Open}},
 		"type":            {{Entry: Entry{Path: "a", Type: 'x'}}},
 		"NUL":             {file("a\x00b", "")},
 	} {
@@ -236,7 +236,7 @@ func TestWriterRefuses(t *testing.T) {
 
 func TestWriteAllLastWins(t *testing.T) {
 	l := write(t, Compression{}, file("b", "1"), file("a", "0"), file("b", "2"))
-	if e, _ := l.ix.Lookup("b"); e.Digest != digest.FromString("2") || len(l.ix.Entries()) != 2 {
+	if e, _ := l.ix.Lookup("b"); e.Sum.Digest() != digest.FromString("2") || len(l.ix.Entries()) != 2 {
 		t.Errorf("%v", l.ix.Entries())
 	}
 }

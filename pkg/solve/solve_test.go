@@ -269,7 +269,7 @@ func TestCopyNeedsNoRootFilesystem(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if e, ok := ix.Lookup("got/a"); !ok || e.Digest != digest.FromString("alpha") {
+	if e, ok := ix.Lookup("got/a"); !ok || e.Sum.Digest() != digest.FromString("alpha") {
 		t.Errorf("the copied file is %+v, %v", e, ok)
 	}
 }

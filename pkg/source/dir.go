@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"io"
 	"io/fs"
@@ -421,10 +420,10 @@ func (t *dirTree) Digest(ctx context.Context, name string) (digest.Digest, error
 		t.mu.Unlock()
 		return "", err
 	}
-	known, sum, fi := n.known, n.sum, n.info()
+	sum, fi := n.sum, n.info()
 	t.mu.Unlock()
-	if known {
-		return digestOf(sum), nil
+	if sum != (layer.Sum{}) {
+		return sum.Digest(), nil
 	}
 	if t.digests != nil && n.kind == layer.File {
 		if d, ok := t.digests.Digest(name, fi); ok {
@@ -454,8 +453,7 @@ func (t *dirTree) Digest(ctx context.Context, name string) (digest.Digest, error
 func (t *dirTree) remember(n *dirNode, d digest.Digest) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	_, err := hex.Decode(n.sum[:], []byte(d.Encoded()))
-	n.known = err == nil
+	n.sum = layer.SumOf(d)
 }
 
 // LinkID implements layer.Tree.

@@ -379,7 +379,7 @@ func fetchTree(ctx context.Context, rawURL string, want digest.Digest, name stri
 
 func (f *Fetched) item(name string) layer.Item {
 	return layer.Item{
-		Entry: layer.Entry{Path: name, Type: layer.File, Mode: 0o600, Size: f.Size, ModTime: f.LastModified, Digest: f.Digest},
+		Entry: layer.Entry{Path: name, Type: layer.File, Mode: 0o600, Size: f.Size, ModTime: f.LastModified, Sum: layer.SumOf(f.Digest)},
 		Open:  func() (io.ReadCloser, error) { return io.NopCloser(io.NewSectionReader(f.File, 0, f.Size)), nil },
 	}
 }

@@ -105,8 +105,8 @@ func (t *itemTree) Open(name string) (io.ReadCloser, error) {
 // Digest implements layer.Tree.
 func (t *itemTree) Digest(ctx context.Context, name string) (digest.Digest, error) {
 	it, ok := t.file(name)
-	if ok && it.Digest != "" {
-		return it.Digest, nil
+	if ok && it.Sum != (layer.Sum{}) {
+		return it.Sum.Digest(), nil
 	}
 	t.mu.Lock()
 	d := t.digests[it.Path]

@@ -60,7 +60,7 @@ func (k *keptFile) ask(req *http.Request) {
 func (k *keptFile) tree(name string, o ContextOptions) *Context {
 	when := time.Unix(k.Time, 0)
 	t := newItemTree([]layer.Item{{
-		Entry: layer.Entry{Path: name, Type: layer.File, Mode: 0o600, Size: k.Size, ModTime: when, Digest: k.Digest},
+		Entry: layer.Entry{Path: name, Type: layer.File, Mode: 0o600, Size: k.Size, ModTime: when, Sum: layer.SumOf(k.Digest)},
 		Open:  func() (io.ReadCloser, error) { return o.Store.OpenBlob(k.Digest) },
 	}})
 	return &Context{Tree: t, Time: when}

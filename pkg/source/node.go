@@ -2,7 +2,6 @@ package source
 
 import (
 	"crypto/sha256"
-	"encoding/hex"
 	"io/fs"
 	"path"
 	"slices"
@@ -11,7 +10,6 @@ import (
 	"time"
 
 	"github.com/cairn-build/cairn/pkg/layer"
-	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
 )
 
@@ -34,12 +32,11 @@ type dirNode struct {
 	seconds int64 // of the mtime, which in nanoseconds may not fit
 	mode    uint32
 	kind    layer.Type
-	socket  bool  // an empty file to others
-	linked  bool  // it may have other names
-	known   bool  // sum is the digest of the content
-	verdict int32 // of the ignore file
-	sum     [32]byte
-	dir     *dirList // of directories
+	socket  bool      // an empty file to others
+	linked  bool      // it may have other names
+	verdict int32     // of the ignore file
+	sum     layer.Sum // of the content, where it is known
+	dir     *dirList  // of directories
 	rare    *rareNode
 }
 
@@ -86,7 +83,7 @@ func newNode(name string, st *unix.Stat_t, link string) *dirNode {
 	case unix.S_IFBLK:
 		n.kind = layer.Block
 	case unix.S_IFSOCK:
-		n.kind, n.socket, n.known, n.sum = layer.File, true, true, sha256.Sum256(nil)
+		n.kind, n.socket, n.sum = layer.File, true, sha256.Sum256(nil)
 	}
 	if n.kind == layer.Char || n.kind == layer.Block {
 		dev := uint64(st.Rdev) //nolint:unconvert // differs by architecture
@@ -104,9 +101,7 @@ func (t *dirTree) entry(n *dirNode) layer.Entry {
 	if r := n.rare; r != nil {
 		e.Linkname, e.Devmajor, e.Devminor, e.Xattrs = r.link, r.major, r.minor, r.xattrs
 	}
-	if n.known {
-		e.Digest = digestOf(n.sum)
-	}
+	e.Sum = n.sum
 	if t.normal {
 		switch {
 		case e.Type == layer.Dir, e.Type == layer.File && e.Mode&0o111 != 0:
@@ -119,13 +114,6 @@ func (t *dirTree) entry(n *dirNode) layer.Entry {
 		e.ModTime = t.mtime
 	}
 	return e
-}
-
-func digestOf(sum [32]byte) digest.Digest {
-	var b [7 + 64]byte
-	copy(b[:], "sha256:")
-	hex.Encode(b[7:], sum[:])
-	return digest.Digest(b[:])
 }
 
 // info is the stat of a regular file in the form that Digests take.

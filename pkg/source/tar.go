@@ -4,7 +4,6 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
-	"errors"
 	"io"
 	"os"
 
@@ -39,11 +38,7 @@ func OpenTar(ctx context.Context, r io.Reader, o ContextOptions) (*Context, erro
 	if err != nil {
 		return nil, err
 	}
-	items, err := res.Items(ctx)
-	if err != nil {
-		return nil, errors.Join(err, res.Close())
-	}
-	t := newItemTree(items)
+	t := newItemTree(res.Items())
 	return &Context{Tree: t, Time: t.newest(), close: []func() error{res.Close}}, nil
 }
 

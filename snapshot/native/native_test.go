@@ -135,7 +135,7 @@ func lines(ix *layer.Index) []string {
 	var out []string
 	for _, e := range ix.Entries() {
 		out = append(out, fmt.Sprintf("%s %c %o %d:%d %d %q %d:%d %s %v", e.Path, e.Type, e.Mode, e.UID, e.GID, e.Size, e.Linkname,
-			e.Devmajor, e.Devminor, e.Digest, e.Xattrs))
+			e.Devmajor, e.Devminor, e.Sum, e.Xattrs))
 	}
 	return out
 }
