@@ -95,7 +95,7 @@ func filesOf(out []File, recs []record) []File {
 func (rec *record) append(b []byte) []byte {
 	e := rec.entry
 	for _, f := range []string{rec.rel, string(rune(e.Type)), strconv.FormatInt(e.Mode, 8), strconv.Itoa(e.UID), strconv.Itoa(e.GID),
-		e.Linkname, strconv.FormatInt(e.Devmajor, 10), strconv.FormatInt(e.Devminor, 10), e.Xattrs[capabilityXattr], string(rec.digest)} {
+		e.Linkname, strconv.FormatUint(uint64(e.Devmajor), 10), strconv.FormatUint(uint64(e.Devminor), 10), e.Xattrs[capabilityXattr], string(rec.digest)} {
 		b = binary.AppendUvarint(b, uint64(len(f)))
 		b = append(b, f...)
 	}

@@ -195,12 +195,13 @@ func (x *extractor) fill(n *node, h *tar.Header, content io.Reader) error {
 	case tar.TypeSymlink:
 		n.Type, n.Mode, n.Linkname = layer.Symlink, 0o777, h.Linkname
 	case tar.TypeChar, tar.TypeBlock:
-		n.Type, n.Devmajor, n.Devminor = layer.Block, h.Devmajor, h.Devminor
+		n.Type = layer.Block
 		if h.Typeflag == tar.TypeChar {
 			n.Type = layer.Char
 		}
-		if n.Type == layer.Char && n.Devmajor == 0 && n.Devminor == 0 {
-			return errors.New("a character device 0/0 stands for a removed file in layers")
+		var err error
+		if n.Devmajor, n.Devminor, err = layer.Device(h); err != nil {
+			return err
 		}
 	case tar.TypeFifo:
 		n.Type = layer.Fifo

@@ -185,7 +185,7 @@ func (w *treeWriter) create(en layer.Entry, p place) error {
 		if en.Type == layer.Block {
 			kind = unix.S_IFBLK
 		}
-		err := mknod(fd, p.base, kind|uint32(en.Mode), unix.Mkdev(uint32(en.Devmajor), uint32(en.Devminor)))
+		err := mknod(fd, p.base, kind|uint32(en.Mode), unix.Mkdev(en.Devmajor, en.Devminor))
 		if errors.Is(err, unix.EPERM) {
 			return errSkipped
 		}

@@ -220,7 +220,7 @@ func statEntry(name string, st *unix.Stat_t) (Entry, bool) {
 		return e, false
 	}
 	if e.Type == Char || e.Type == Block {
-		e.Devmajor, e.Devminor = int64(unix.Major(uint64(st.Rdev))), int64(unix.Minor(uint64(st.Rdev)))
+		e.Devmajor, e.Devminor = unix.Major(uint64(st.Rdev)), unix.Minor(uint64(st.Rdev))
 	}
 	return e, true
 }

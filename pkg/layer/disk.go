@@ -240,9 +240,9 @@ func (d *disk) node(name string, e *Entry) (bool, error) {
 	kind, dev := uint32(unix.S_IFIFO), 0
 	switch e.Type {
 	case Char:
-		kind, dev = unix.S_IFCHR, int(unix.Mkdev(uint32(e.Devmajor), uint32(e.Devminor)))
+		kind, dev = unix.S_IFCHR, int(unix.Mkdev(e.Devmajor, e.Devminor))
 	case Block:
-		kind, dev = unix.S_IFBLK, int(unix.Mkdev(uint32(e.Devmajor), uint32(e.Devminor)))
+		kind, dev = unix.S_IFBLK, int(unix.Mkdev(e.Devmajor, e.Devminor))
 	}
 	if d.contents {
 		return false, nil

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"maps"
+	"math"
 	"slices"
 	"time"
 )
@@ -92,8 +93,8 @@ func appendEntry(b []byte, prev, e *Entry) []byte {
 	case Symlink, Hardlink:
 		b = appendString(b, e.Linkname)
 	case Char, Block:
-		b = binary.AppendVarint(b, e.Devmajor)
-		b = binary.AppendVarint(b, e.Devminor)
+		b = binary.AppendVarint(b, int64(e.Devmajor))
+		b = binary.AppendVarint(b, int64(e.Devminor))
 	}
 	if flags&flagDigest != 0 {
 		b = append(b, e.Sum[:]...)
@@ -191,6 +192,15 @@ func (d *decoder) varint() int64 {
 	return v
 }
 
+// uint32 reads a number that is written as any signed one is.
+func (d *decoder) uint32() uint32 {
+	v := d.varint()
+	if v < 0 || v > math.MaxUint32 {
+		d.fail()
+	}
+	return uint32(v)
+}
+
 func (d *decoder) bytes(n uint64) []byte {
 	if n > uint64(len(d.data)) {
 		d.fail()
@@ -259,7 +269,7 @@ func (d *decoder) fields(e *Entry, flags byte) {
 	case Symlink, Hardlink:
 		e.Linkname = d.str()
 	case Char, Block:
-		e.Devmajor, e.Devminor = d.varint(), d.varint()
+		e.Devmajor, e.Devminor = d.uint32(), d.uint32()
 	case File, Dir, Fifo, Whiteout:
 	default:
 		d.fail()

@@ -59,7 +59,7 @@ type Entry struct {
 	ModTime time.Time
 	// Linkname is the target of a Symlink as written, or the Path of the entry that a Hardlink names.
 	Linkname           string
-	Devmajor, Devminor int64
+	Devmajor, Devminor uint32
 	// Xattrs holds extended attributes under their full names ("security.capability"), values as raw bytes.
 	Xattrs map[string]string
 	// Sum is of a regular file's content; zero where it has not been computed.

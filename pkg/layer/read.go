@@ -287,9 +287,9 @@ func entryOf(h *tar.Header) (Entry, error) {
 	case tar.TypeLink:
 		e.Type, e.Linkname = Hardlink, h.Linkname
 	case tar.TypeChar:
-		e.Type, e.Devmajor, e.Devminor = Char, h.Devmajor, h.Devminor
+		e.Type = Char
 	case tar.TypeBlock:
-		e.Type, e.Devmajor, e.Devminor = Block, h.Devmajor, h.Devminor
+		e.Type = Block
 	case tar.TypeFifo:
 		e.Type = Fifo
 	default:
@@ -301,12 +301,11 @@ func entryOf(h *tar.Header) (Entry, error) {
 	if isLink := e.Type == Symlink || e.Type == Hardlink; isLink && (e.Linkname == "" || len(e.Linkname) >= maxPath) {
 		return e, fmt.Errorf("link to %.60q", e.Linkname)
 	}
-	// Device numbers have 12 and 20 bits in Linux. 0:0 would be a whiteout to overlayfs.
-	if e.Devmajor < 0 || e.Devmajor >= 1<<12 || e.Devminor < 0 || e.Devminor >= 1<<20 {
-		return e, fmt.Errorf("device %d:%d", e.Devmajor, e.Devminor)
-	}
-	if e.Type == Char && e.Devmajor == 0 && e.Devminor == 0 {
-		return e, errors.New("character device 0:0 would remove the file of that name in the layers below")
+	if e.Type == Char || e.Type == Block {
+		var err error
+		if e.Devmajor, e.Devminor, err = Device(h); err != nil {
+			return e, err
+		}
 	}
 	for k, v := range h.PAXRecords {
 		if name, ok := strings.CutPrefix(k, paxXattr); ok && keptXattr(name) {
@@ -398,4 +397,16 @@ func (r *reader) links(living []*node) map[*node]*node {
 		out[n] = first[g]
 	}
 	return out
+}
+
+// Device returns the number of the device that a header of TypeChar or TypeBlock describes. Major and minor have 12 and 20 bits in Linux; the character
+// device 0:0 would be a whiteout to overlayfs.
+func Device(h *tar.Header) (major, minor uint32, err error) {
+	if h.Devmajor < 0 || h.Devmajor >= 1<<12 || h.Devminor < 0 || h.Devminor >= 1<<20 {
+		return 0, 0, fmt.Errorf("device %d:%d", h.Devmajor, h.Devminor)
+	}
+	if h.Typeflag == tar.TypeChar && h.Devmajor == 0 && h.Devminor == 0 {
+		return 0, 0, errors.New("a character device 0:0 stands for a removed file in layers")
+	}
+	return uint32(h.Devmajor), uint32(h.Devminor), nil
 }

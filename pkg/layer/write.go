@@ -258,9 +258,9 @@ func header(e *Entry) *tar.Header {
 	case Hardlink:
 		h.Typeflag, h.Linkname = tar.TypeLink, e.Linkname
 	case Char:
-		h.Typeflag, h.Devmajor, h.Devminor = tar.TypeChar, e.Devmajor, e.Devminor
+		h.Typeflag, h.Devmajor, h.Devminor = tar.TypeChar, int64(e.Devmajor), int64(e.Devminor)
 	case Block:
-		h.Typeflag, h.Devmajor, h.Devminor = tar.TypeBlock, e.Devmajor, e.Devminor
+		h.Typeflag, h.Devmajor, h.Devminor = tar.TypeBlock, int64(e.Devmajor), int64(e.Devminor)
 	case Fifo:
 		h.Typeflag = tar.TypeFifo
 	case Whiteout:

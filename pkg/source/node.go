@@ -52,7 +52,7 @@ type dirList struct {
 // rareNode is what the entries of links, devices and programs with capabilities have beside.
 type rareNode struct {
 	link         string
-	major, minor int64
+	major, minor uint32
 	xattrs       map[string]string
 }
 
@@ -87,7 +87,7 @@ func newNode(name string, st *unix.Stat_t, link string) *dirNode {
 	}
 	if n.kind == layer.Char || n.kind == layer.Block {
 		dev := uint64(st.Rdev) //nolint:unconvert // differs by architecture
-		n.rare = &rareNode{major: int64(unix.Major(dev)), minor: int64(unix.Minor(dev))}
+		n.rare = &rareNode{major: unix.Major(dev), minor: unix.Minor(dev)}
 	}
 	return n
 }

@@ -114,7 +114,7 @@ func (a *assembly) say(st *unix.Stat_t, e *layer.Entry) {
 		m.Mode = 0o777
 	}
 	if m.Type != 0 {
-		m.Rdev = unix.Mkdev(uint32(e.Devmajor), uint32(e.Devminor))
+		m.Rdev = unix.Mkdev(e.Devmajor, e.Devminor)
 	}
 	a.owners.Drop(fakeroot.KeyOf(st))
 	if m.UID != 0 || m.GID != 0 || m.Mode != st.Mode&0o7777 || m.Type != 0 || len(m.Xattrs) > 0 {

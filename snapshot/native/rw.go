@@ -81,7 +81,7 @@ func (rw *rwLayer) Describe(st *unix.Stat_t, e *layer.Entry) {
 		return
 	}
 	e.Size, e.Xattrs = 0, nil
-	e.Devmajor, e.Devminor = int64(unix.Major(m.Rdev)), int64(unix.Minor(m.Rdev))
+	e.Devmajor, e.Devminor = unix.Major(m.Rdev), unix.Minor(m.Rdev)
 }
 
 // Unchanged implements layer.Said.

@@ -114,7 +114,7 @@ func (s seeding) say(dir int, e *layer.Entry) {
 		if st.Mode&unix.S_IFMT != unix.S_IFSOCK {
 			return // a real one
 		}
-		m.Rdev = unix.Mkdev(uint32(e.Devmajor), uint32(e.Devminor))
+		m.Rdev = unix.Mkdev(e.Devmajor, e.Devminor)
 	}
 	s.rw.owners.Set(fakeroot.KeyOf(&st), m)
 }
@@ -205,6 +205,6 @@ func describer(t *fakeroot.Table) func(*unix.Stat_t, *layer.Entry) {
 		default:
 			return
 		}
-		e.Size, e.Devmajor, e.Devminor = 0, int64(unix.Major(m.Rdev)), int64(unix.Minor(m.Rdev))
+		e.Size, e.Devmajor, e.Devminor = 0, unix.Major(m.Rdev), unix.Minor(m.Rdev)
 	}
 }
