@@ -80,30 +80,56 @@ func (m *mounter) cacheKey(pm plan.Mount) (key string, err error) {
 	return key, nil
 }
 
-// cacheDir returns the directory of a cache mount. A new one is filled, where that is wanted, before anybody sees it.
+// cacheDir returns the directory of a cache mount.
 func (m *mounter) cacheDir(ctx context.Context, key string, pm plan.Mount) (string, *fakeroot.Table, error) {
-	if m.FillCache != nil {
-		unlock, err := m.Store.Lock(ctx, "cache-mount-fill/"+key)
-		if err != nil {
-			return "", nil, err
+	return m.lasting(ctx, key, func(dir string, owners *fakeroot.Table) error {
+		if err := own(dir, owners, pm, 0o755); err != nil {
+			return err
 		}
-		defer unlock()
-	}
-	dir, created, err := m.Store.CacheDir(key)
+		if m.FillCache != nil {
+			m.FillCache(ctx, pm.CacheID, dir)
+		}
+		return nil
+	})
+}
+
+// lasting returns the directory of a key and whose its files are. One that is not there is made by fill, beside: whoever else has this mount
+// sees all of it or waits, and who is killed meanwhile leaves nothing of it. While it is filled nobody may exchange a directory of it for a link.
+func (m *mounter) lasting(ctx context.Context, key string, fill func(dir string, owners *fakeroot.Table) error) (string, *fakeroot.Table, error) {
+	unlock, err := m.Store.Lock(ctx, "cache-mount-fill/"+key)
 	if err != nil {
 		return "", nil, err
 	}
-	owners, err := m.cacheOwners(key, dir, created)
-	if err != nil || !created {
-		return dir, owners, err
+	defer unlock()
+	dir, err := m.Store.FindCacheDir(key)
+	if errors.Is(err, iofs.ErrNotExist) {
+		dir, err = m.newCache(key, fill)
 	}
-	if err := own(dir, owners, pm, 0o755); err != nil {
+	if err != nil {
 		return "", nil, err
 	}
-	if m.FillCache != nil {
-		m.FillCache(ctx, pm.CacheID, dir)
+	owners, err := m.cacheOwners(key, dir)
+	return dir, owners, err
+}
+
+// newCache makes the directory of a key.
+func (m *mounter) newCache(key string, fill func(dir string, owners *fakeroot.Table) error) (string, error) {
+	tmp, err := m.Store.TempDir("cache-")
+	if err != nil {
+		return "", err
 	}
-	return dir, owners, nil
+	var owners *fakeroot.Table
+	if m.owners != nil {
+		owners = fakeroot.Over(m.owners.Real())
+	}
+	err = fill(tmp, owners)
+	if err == nil && owners != nil { // in place of what another directory of this name had
+		err = m.putOwners(key, owners)
+	}
+	if err != nil {
+		return "", errors.Join(err, m.Store.RemoveTemp(tmp))
+	}
+	return m.Store.KeepCacheDir(key, tmp)
 }
 
 // ownersBucket keeps, for each cache mount, whose its files are said to be.
@@ -111,17 +137,12 @@ const ownersBucket = "cachemount-owners"
 
 // cacheOwners returns the table of a cache mount, nil where files have owners of their own. What changes in it is kept when the mounts are taken
 // away.
-func (m *mounter) cacheOwners(key, dir string, created bool) (*fakeroot.Table, error) {
+func (m *mounter) cacheOwners(key, dir string) (*fakeroot.Table, error) {
 	if m.owners == nil {
 		return nil, nil
 	}
 	if t := m.caches[key]; t != nil {
 		return t, nil // mounted at two places
-	}
-	if created { // what another directory of this name had
-		if err := m.Store.DeleteRecord(ownersBucket, key); err != nil {
-			return nil, err
-		}
 	}
 	t, err := m.loadOwners(key, dir)
 	if err != nil {
@@ -160,7 +181,11 @@ func (m *mounter) keepOwners(key, dir string, before, after *fakeroot.Table) err
 		return err
 	}
 	now.Merge(before, after)
-	data, err := now.MarshalBinary()
+	return m.putOwners(key, now)
+}
+
+func (m *mounter) putOwners(key string, t *fakeroot.Table) error {
+	data, err := t.MarshalBinary()
 	if err != nil {
 		return err
 	}
@@ -185,44 +210,24 @@ func (m *mounter) seededCache(ctx context.Context, key string, pm plan.Mount) (s
 		return "", nil, err
 	}
 	key += "\x00" + chainID(chain).String() + "\x00" + source
-	// Whoever else has this mount sees all of it or waits: while it is filled nobody may exchange a directory of it for a link.
-	unlock, err := m.Store.Lock(ctx, "cache-mount-fill/"+key)
-	if err != nil {
-		return "", nil, err
-	}
-	defer unlock()
-	dir, err := m.Store.FindCacheDir(key)
-	if err == nil {
-		owners, err := m.cacheOwners(key, dir, false)
-		return dir, owners, err
-	}
-	if !errors.Is(err, iofs.ErrNotExist) {
-		return "", nil, err
-	}
-	from, said, err := m.writable(ctx, chain, source)
-	if err == nil {
-		dir, err = m.seed(key, from)
-	}
-	if err != nil {
-		return "", nil, fmt.Errorf("filling cache mount %s: %w", pm.Target, err)
-	}
-	owners, err := m.cacheOwners(key, dir, true)
-	if err == nil && owners != nil {
-		err = copyOwners(owners, dir, said, from)
-	}
-	return dir, owners, err
+	return m.lasting(ctx, key, func(dir string, owners *fakeroot.Table) error {
+		from, said, err := m.writable(ctx, chain, source)
+		if err == nil {
+			err = seed(dir, owners, from, said)
+		}
+		if err != nil {
+			return fmt.Errorf("filling cache mount %s: %w", pm.Target, err)
+		}
+		return nil
+	})
 }
 
-// seed makes the directory of a cache mount a copy of another one. Nobody sees it before it is whole.
-func (m *mounter) seed(key, from string) (string, error) {
-	tmp, err := m.Store.TempDir("seed-")
-	if err != nil {
-		return "", err
+// seed makes an empty directory a copy of another one.
+func seed(dir string, owners *fakeroot.Table, from string, said *fakeroot.Table) error {
+	if err := fs.CopyDir(dir, from); err != nil || owners == nil {
+		return err
 	}
-	if err := fs.CopyDir(tmp, from); err != nil {
-		return "", errors.Join(err, m.Store.RemoveTemp(tmp))
-	}
-	return m.Store.KeepCacheDir(key, tmp)
+	return copyOwners(owners, dir, said, from)
 }
 
 // copyOwners says of a copy what is said of the original.

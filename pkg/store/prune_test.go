@@ -48,10 +48,7 @@ func TestPrune(t *testing.T) {
 	); err != nil {
 		t.Fatal(err)
 	}
-	cacheDir, _, err := s.CacheDir("kept")
-	if err != nil {
-		t.Fatal(err)
-	}
+	cacheDir := keepCacheDir(t, s, "kept")
 	if p := s.Check(t.Context(), true); len(p) > 0 {
 		t.Errorf("before: %v", p)
 	}

@@ -604,18 +604,40 @@ func TestTempDirs(t *testing.T) {
 
 func TestCacheDir(t *testing.T) {
 	s := newStore(t)
-	dir, created, err := s.CacheDir("../x\x00")
-	if err != nil || !created {
-		t.Fatalf("%v, %v", created, err)
+	if dir, err := s.FindCacheDir("../x\x00"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("%s, %v", dir, err)
 	}
-	again, created, err := s.CacheDir("../x\x00")
-	if err != nil || created || again != dir {
-		t.Errorf("%s, %v, %v", again, created, err)
+	dir := keepCacheDir(t, s, "../x\x00")
+	if again, err := s.FindCacheDir("../x\x00"); err != nil || again != dir {
+		t.Errorf("%s, %v", again, err)
 	}
-	other, created, err := s.CacheDir("../x")
-	if err != nil || !created || other == dir {
-		t.Errorf("%s, %v, %v", other, created, err)
+	if other := keepCacheDir(t, s, "../x"); other == dir {
+		t.Errorf("%s is of two keys", other)
 	}
+	tmp, err := s.TempDir("new-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.KeepCacheDir("../x", tmp); err == nil {
+		t.Error("a directory that is there was replaced")
+	}
+	if _, err := os.Lstat(tmp); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("what could not be kept is left: %v", err)
+	}
+}
+
+// keepCacheDir makes the lasting directory of a key.
+func keepCacheDir(t *testing.T, s *Store, key string) string {
+	t.Helper()
+	tmp, err := s.TempDir("new-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir, err := s.KeepCacheDir(key, tmp)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
 }
 
 func TestLock(t *testing.T) {

@@ -250,24 +250,8 @@ func renameNoReplace(from, to string) error {
 	return os.Rename(from, to)
 }
 
-// CacheDir returns the lasting directory of a RUN cache mount by its key (any bytes; hashed), created if missing with created true.
-func (s *Store) CacheDir(key string) (dir string, created bool, err error) {
-	dir = s.path(cacheDirsDir, hashName(key))
-	err = os.Mkdir(dir, 0o700)
-	switch {
-	case err == nil:
-		if err := os.Chmod(dir, 0o755); err != nil {
-			return "", false, fmt.Errorf("making cache directory: %w", err)
-		}
-		return dir, true, nil
-	case errors.Is(err, fs.ErrExist):
-		return dir, false, nil
-	default:
-		return "", false, fmt.Errorf("making cache directory: %w", err)
-	}
-}
-
-// KeepCacheDir makes a directory of TempDir, with what is in it, the lasting one of a key that has none, and returns its new path.
+// KeepCacheDir makes a directory of TempDir, with what is in it, the lasting one of a RUN cache mount, by its key (any bytes; hashed), which
+// has none yet, and returns its new path.
 func (s *Store) KeepCacheDir(key, tmp string) (string, error) {
 	if err := s.checkTemp(tmp); err != nil {
 		return "", err
@@ -282,7 +266,7 @@ func (s *Store) KeepCacheDir(key, tmp string) (string, error) {
 	return dir, nil
 }
 
-// FindCacheDir returns the directory that CacheDir made for a key; fs.ErrNotExist if there is none.
+// FindCacheDir returns the lasting directory of a key; fs.ErrNotExist if there is none.
 func (s *Store) FindCacheDir(key string) (string, error) {
 	dir := s.path(cacheDirsDir, hashName(key))
 	if _, err := os.Lstat(dir); err != nil {

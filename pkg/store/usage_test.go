@@ -26,10 +26,7 @@ func TestUsageAndDropCaches(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir, _, err := s.CacheDir("cache")
-	if err != nil {
-		t.Fatal(err)
-	}
+	dir := keepCacheDir(t, s, "cache")
 	err = errors.Join(s.SetRef("name", named), s.PutRecord("steps", "old", []byte(other.Digest)), s.PutRecord("steps", "new", []byte("x")),
 		s.PutRecord("images", "kept", []byte("x")), os.WriteFile(filepath.Join(dir, "file"), make([]byte, 100_000), 0o600))
 	if err != nil {
