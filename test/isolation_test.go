@@ -100,7 +100,12 @@ func TestAutoWithoutNamespaces(t *testing.T) {
 		"RUN echo two >>/d/g && stat -c '%n %h' /d/f /d/g >/links && echo b >>/a && cp -a /bin/busybox /bin/copy\n" +
 		"RUN mv /d/f /e && chmod 600 /e && chown ann /bin/copy /etc/group && ln /e /x && echo c >>/a && stat -c '%n %h' /e /x /d/g >>/links\n" +
 		"RUN rm /d/g && echo three >>/x && cat /e /x /a >>/links && rm /bin/copy && mv /etc/group /group && mv /group /etc/group\n" +
-		"RUN cp -a /links /l1 && ln /l1 /l2 && ln /l1 /l3\nRUN stat -c '%n %h' /l1 && chown ann /l2 && rm /l3 && stat -c '%n %h %u' /l? >/l4 && cp -a /l1 /l5\n"
+		"RUN cp -a /links /l1 && ln /l1 /l2 && ln /l1 /l3\nRUN stat -c '%n %h' /l1 && chown ann /l2 && rm /l3 && stat -c '%n %h %u' /l? >/l4 && cp -a /l1 /l5\n" +
+		// Further names of files that a layer below has once: an overlay shows them by other numbers.
+		"COPY --chown=7:8 Dockerfile /low\nRUN mkdir /p && chmod 700 /p && echo secret >/p/f && chmod 600 /p/f && chown -R ann /p\n" +
+		"RUN ln /low /low2 && stat -c '%n %u:%g %h' /low* >/l6 && chown 9:9 /low2 && chown 1:2 /low && stat -c '%n %u:%g %h' /low* >>/l6 && cp -a /low2 /low3\n" +
+		"RUN su ann -c 'ln /p/f /p/g && chmod 640 /p/g && cat /p/f /p/g && stat -c \"%n %U %a %h\" /p/f /p/g' >/l7 && rm /p/f && chown 5 /p/g && rm /low\n" +
+		"RUN stat -c '%n %u:%g %a %h' /low* /p/* >/l8\n"
 	digest := func(h *harness.Home, isolation string) string {
 		dir := h.Files(map[string]string{"Dockerfile": file})
 		h.Env = append(h.Env, "SOURCE_DATE_EPOCH=1700000000")

@@ -155,21 +155,55 @@ func mknodat(c *call) notify.Answer {
 	return notify.Value(0)
 }
 
-// linkat: another name of a file has the same owner. Only the directory counts.
+// linkat: another name of a file has the same owner; who may link is a matter of the directory alone. The link is made here, since an overlay may show
+// it by another number than the file.
 func linkat(c *call) notify.Answer {
-	if at, err := c.at(0, c.args[4]&unix.AT_SYMLINK_FOLLOW != 0, c.args[4]); err == nil {
-		at.settle()
-		at.close()
-	}
-	if c.root() {
+	p, err := c.memory().Path(c.args[3])
+	if err != nil || p == "" || strings.HasSuffix(p, "/") {
 		return notify.Pass()
 	}
-	w, pass, err := c.making(2, false)
-	if pass || err != nil {
-		return c.passOr(err)
+	if c.args[1] == 0 {
+		return c.linkUnseen(nil)
 	}
-	w.close()
-	return notify.Pass()
+	at, err := c.at(0, c.args[4]&unix.AT_SYMLINK_FOLLOW != 0, c.args[4])
+	if err != nil {
+		return c.linkUnseen(err)
+	}
+	defer at.close()
+	at.settle()
+	w, err := c.walk(c.int(2), p, false)
+	if err != nil {
+		return c.problem(err)
+	}
+	defer w.close()
+	if !w.missing {
+		return notify.Fail(unix.EEXIST)
+	}
+	if err := c.mayChange(&w.dir); err != nil {
+		return notify.Fail(err)
+	}
+	if err := unix.Linkat(unix.AT_FDCWD, selfFD(at.fd), w.dir.fd, w.base, unix.AT_SYMLINK_FOLLOW); err != nil {
+		return notify.Fail(err)
+	}
+	var was, is unix.Stat_t
+	if err := unix.Fstat(at.fd, &was); err == nil && unix.Fstatat(w.dir.fd, w.base, &is, unix.AT_SYMLINK_NOFOLLOW) == nil {
+		at.said.Same(fakeroot.KeyOf(&was), fakeroot.KeyOf(&is))
+	}
+	return notify.Value(0)
+}
+
+// linkUnseen has the kernel link what cannot be looked up here, if the task may.
+func (c *call) linkUnseen(problem error) notify.Answer {
+	if !c.root() {
+		w, pass, err := c.making(2, false)
+		if err != nil {
+			return notify.Fail(err)
+		}
+		if !pass {
+			w.close()
+		}
+	}
+	return c.problem(problem)
 }
 
 // taking looks up what a call removes or replaces. pass means that the kernel can do it: it is allowed, and nothing is said of the file.

@@ -35,8 +35,6 @@ type start struct {
 	Rlimits  []process.Rlimit
 	Filter   []unix.SockFilter
 	Terminal bool
-	// TimerSlack is the builder's own, which the process is to have: the supervisor's is another. 0 is not known.
-	TimerSlack uintptr
 }
 
 // started is what the stub says when it could not: nothing more comes from it if it could.
@@ -64,11 +62,6 @@ func stubMain() {
 
 func (s *start) become() (doing string, errno unix.Errno) {
 	unix.Umask(0o022)
-	if s.TimerSlack != 0 {
-		if err := unix.Prctl(unix.PR_SET_TIMERSLACK, s.TimerSlack, 0, 0, 0); err != nil {
-			return "setting the timers' slack", notify.Errno(err)
-		}
-	}
 	if s.Terminal {
 		if err := unix.IoctlSetInt(0, unix.TIOCSCTTY, 0); err != nil {
 			return "taking the terminal", notify.Errno(err)

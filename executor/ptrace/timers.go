@@ -22,11 +22,11 @@ func withLateTimers(start func() error) error {
 	return start()
 }
 
-// timerSlack is how late timers of the calling thread may be, in nanoseconds; 0 if that is not known.
+// timerSlack is how late timers of the calling thread may be, in nanoseconds; 1 stands for not at all, since 0 would set what the thread began with.
 func timerSlack() uintptr {
 	slack, err := unix.PrctlRetInt(unix.PR_GET_TIMERSLACK, 0, 0, 0, 0)
 	if err != nil {
-		return 0
+		return uintptr(50 * time.Microsecond) // the kernel's own
 	}
-	return uintptr(slack)
+	return uintptr(max(slack, 1))
 }

@@ -47,6 +47,7 @@ type Table struct {
 	mu     sync.RWMutex
 	metas  map[Key]Meta
 	shared map[Key]int // how many names each has
+	same   map[Key]Key // further keys of files, see Same
 }
 
 // New returns an empty Table for files that this process's user owns.
@@ -78,15 +79,43 @@ func (t *Table) Len() int {
 func (t *Table) Get(k Key) (Meta, bool) {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	m, ok := t.metas[k]
+	m, ok := t.metas[t.key(k)]
 	return m, ok
+}
+
+// Same says that the file of a key goes by another one too, from now on: an overlay shows one that was copied up by the number that it had below,
+// and, once it has a further name, by its own.
+func (t *Table) Same(other, k Key) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if k = t.key(k); other == k {
+		return
+	}
+	if m, ok := t.metas[other]; ok {
+		t.metas[k] = m
+		delete(t.metas, other)
+	} else {
+		delete(t.metas, k)
+	}
+	if t.same == nil {
+		t.same = map[Key]Key{}
+	}
+	t.same[other] = k
+}
+
+// key is the one under which there is an entry for all keys of a file.
+func (t *Table) key(k Key) Key {
+	if one, ok := t.same[k]; ok {
+		return one
+	}
+	return k
 }
 
 // Knows reports whether anything is said of a key: by an entry, or by Share.
 func (t *Table) Knows(k Key) bool {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	if _, ok := t.metas[k]; ok {
+	if _, ok := t.metas[t.key(k)]; ok {
 		return true
 	}
 	return t.shared[k] > 0
@@ -96,14 +125,14 @@ func (t *Table) Knows(k Key) bool {
 func (t *Table) Set(k Key, m Meta) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.metas[k] = m
+	t.metas[t.key(k)] = m
 }
 
 // Drop forgets a key: the file is gone.
 func (t *Table) Drop(k Key) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	delete(t.metas, k)
+	delete(t.metas, t.key(k))
 	delete(t.shared, k)
 }
 
@@ -140,9 +169,9 @@ func (t *Table) over(m Meta, st *unix.Stat_t) Meta {
 
 // Update changes what is said of the file that st, fresh from the file system, describes.
 func (t *Table) Update(st *unix.Stat_t, f func(m *Meta)) {
-	k := KeyOf(st)
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	k := t.key(KeyOf(st))
 	m, ok := t.metas[k]
 	if !ok {
 		m = t.plain(st)
@@ -201,7 +230,7 @@ func (t *Table) Copied(from, to Key) {
 func (t *Table) Clone() *Table {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	return &Table{uid: t.uid, gid: t.gid, real: t.real, metas: maps.Clone(t.metas), shared: maps.Clone(t.shared)}
+	return &Table{uid: t.uid, gid: t.gid, real: t.real, metas: maps.Clone(t.metas), shared: maps.Clone(t.shared), same: maps.Clone(t.same)}
 }
 
 // Merge carries over into t what was changed from before to after. None of them may be in use.

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -345,9 +346,11 @@ func TestGitSecrets(t *testing.T) {
 	needGit(t)
 	r := newRepository(t)
 	inner := r.smart()
-	var got string
+	var sent atomic.Value
 	u := serve(t, func(w http.ResponseWriter, req *http.Request) {
-		if got = req.Header.Get("Authorization"); got == "" {
+		got := req.Header.Get("Authorization")
+		sent.Store(got)
+		if got == "" {
 			http.Error(w, "who?", http.StatusUnauthorized)
 			return
 		}
@@ -363,7 +366,7 @@ func TestGitSecrets(t *testing.T) {
 		o := testOptions(t)
 		o.Secret = func(s string) ([]byte, bool) { return []byte("S3CRET\n"), s == id }
 		_, err := openGit(t, u, o)
-		if got != want {
+		if got := sent.Load(); got != want {
 			t.Errorf("%s: %q was sent, want %q", id, got, want)
 		}
 		if err == nil || strings.Contains(err.Error(), "S3CRET") {
