@@ -40,6 +40,8 @@ type Record struct {
 type Cache struct {
 	store *store.Store
 	build Build
+	// former is what was remembered of places before this build came to them.
+	former *former
 }
 
 // Build is what a build tells the cache about itself.
@@ -51,10 +53,10 @@ type Build struct {
 }
 
 // New returns the cache that is kept in a store.
-func New(st *store.Store) *Cache { return &Cache{store: st} }
+func New(st *store.Store) *Cache { return &Cache{store: st, former: newFormer()} }
 
 // For returns the cache as one build sees it.
-func (c *Cache) For(b Build) *Cache { return &Cache{store: c.store, build: b} }
+func (c *Cache) For(b Build) *Cache { return &Cache{store: c.store, build: b, former: newFormer()} }
 
 // stepDocument is the stored form of a Record.
 type stepDocument struct {

@@ -38,6 +38,16 @@ func TestExplain(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	// What a build has recorded itself explains nothing to it: it is not what it found.
+	next := NewKey("run", in("root", "r3", "arg", "make install")...).At(Place{Platform: "linux/amd64", Stage: "build", Number: 2})
+	if r := c.Explain(t.Context(), next); r.Known {
+		t.Errorf("by the same build: %v", r)
+	}
+	c = c.For(Build{Project: "p"})
+	changed := NewKey("run", in("root", "r1", "arg", "make", "env", "A=9", "env", "B=2", "mount", "m")...).At(place)
+	if err := c.Put(t.Context(), changed, Record{Layer: l}); err != nil { // nor to later steps of the next one
+		t.Fatal(err)
+	}
 	moved, far, foreign := place, place, place
 	moved.Number, far.Number, foreign.Stage = 2, 20, "other"
 	many := []string{}

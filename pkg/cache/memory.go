@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 )
 
 // memory is what is remembered of a step so that a later miss can be explained: its inputs without their values. Digests are cut and bare hex, so
@@ -122,7 +123,9 @@ func (c *Cache) remember(k Key) error {
 	}
 	data, err := json.Marshal(memoryOf(k))
 	if err == nil {
-		err = c.store.PutCacheRecord(positionsBucket, c.position(k.place), data)
+		position := c.position(k.place)
+		c.former.keep(position, func() ([]byte, error) { return c.store.Record(positionsBucket, position) })
+		err = c.store.PutCacheRecord(positionsBucket, position, data)
 	}
 	if err != nil {
 		return fmt.Errorf("recording the inputs of step %q: %w", k.place.Name, err)
@@ -130,16 +133,49 @@ func (c *Cache) remember(k Key) error {
 	return nil
 }
 
+// former holds what was remembered of the places that one build has come to, before it did: what it remembers itself explains nothing to it.
+type former struct {
+	mu      sync.Mutex
+	records map[string][]byte // by position, nil for nothing
+}
+
+func newFormer() *former { return &former{records: map[string][]byte{}} }
+
+// keep reads what is remembered of a position, once.
+func (f *former) keep(position string, read func() ([]byte, error)) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if _, ok := f.records[position]; ok {
+		return
+	}
+	data, err := read()
+	if err != nil {
+		data = nil
+	}
+	f.records[position] = data
+}
+
+// get returns what was remembered of a position. ok is false where the build has not come to it yet.
+func (f *former) get(position string) (data []byte, ok bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	data, ok = f.records[position]
+	return data, ok
+}
+
 // near is how many steps before and after a place are looked at: a line more or less moves the others.
 const near = 4
 
-// memories returns what is remembered of a place and of those around it.
+// memories returns what builds before this one have remembered of a place and of those around it.
 func (c *Cache) memories(p Place) (out []memory) {
 	number := p.Number
 	for p.Number = max(0, number-near); p.Number <= number+near; p.Number++ {
-		data, err := c.store.Record(positionsBucket, c.position(p))
+		data, known := c.former.get(c.position(p))
+		if !known {
+			data, _ = c.store.Record(positionsBucket, c.position(p)) // which may not be there
+		}
 		var m memory
-		if err == nil && json.Unmarshal(data, &m) == nil {
+		if data != nil && json.Unmarshal(data, &m) == nil {
 			out = append(out, m)
 		}
 	}
