@@ -89,6 +89,26 @@ func TestHighIDs(t *testing.T) {
 	}
 }
 
+// TestDevicesBelow: what is done to devices of the base is in the layer with every isolation, whether the builder can make devices or not.
+func TestDevicesBelow(t *testing.T) {
+	registry := harness.StartRegistry(t, harness.RegistryOptions{})
+	h := harness.NewHome(t, harness.Unprivileged(t))
+	ref := registry.Addr + "/devices"
+	dir := h.Files(map[string]string{"Dockerfile": "FROM " + registry.Busybox(t) + "\nRUN mkdir /n && for d in a b c d; do mknod -m 640 /n/$d c 1 3; done && mknod /n/e b 7 0 && touch /n/f && chown 5:6 /n/a\n"})
+	build(h, "--isolation=ptrace", "-t", ref, "--push", dir).OK(t)
+	digests := map[string]string{}
+	for _, isolation := range []string{"userns", "userns-single", "ptrace"} {
+		h := harness.NewHome(t, harness.Unprivileged(t))
+		h.Env = append(h.Env, "SOURCE_DATE_EPOCH=1700000000")
+		dir := h.Files(map[string]string{"Dockerfile": "FROM " + ref + "\nRUN rm /n/a && chmod 600 /n/b && mv /n/c /n/g && chown 7:8 /n/d && rm /n/f\nRUN chown 9 /n/e && ls /n >/names\n"})
+		build(h, "--isolation", isolation, "-o", "type=oci,dest=oci.tar,rewrite-timestamp=true", "--metadata-file", "meta.json", dir).OK(t)
+		digests[h.Run("sh", "-c", "grep -o '\"containerimage.digest\": *\"[^\"]*' meta.json")] += " " + isolation
+	}
+	if len(digests) != 1 {
+		t.Errorf("different images: %v", digests)
+	}
+}
+
 // TestAutoWithoutNamespaces: where user namespaces cannot be made, a build goes on without and gives the same image.
 func TestAutoWithoutNamespaces(t *testing.T) {
 	if os.Getuid() != 0 {

@@ -235,7 +235,7 @@ func (d *disk) symlink(name string, e *Entry) error {
 	})
 }
 
-// node makes a device or fifo. It reports false if the kernel does not let this process make devices.
+// node makes a device or fifo: a socket where the kernel does not let this process make devices. It reports false where only contents count.
 func (d *disk) node(name string, e *Entry) (bool, error) {
 	kind, dev := uint32(unix.S_IFIFO), 0
 	switch e.Type {
@@ -247,12 +247,10 @@ func (d *disk) node(name string, e *Entry) (bool, error) {
 	if d.contents {
 		return false, nil
 	}
-	made := true
-	err := d.make(name, func(dir int, base string) error {
+	return true, d.make(name, func(dir int, base string) error {
 		err := unix.Mknodat(dir, base, kind|0o600, dev)
 		if errors.Is(err, unix.EPERM) && kind != unix.S_IFIFO {
-			made = false
-			return nil
+			err = unix.Mknodat(dir, base, unix.S_IFSOCK|0o600, 0)
 		}
 		if err != nil {
 			return err
@@ -265,7 +263,6 @@ func (d *disk) node(name string, e *Entry) (bool, error) {
 		}
 		return setTime(dir, base, e.ModTime)
 	})
-	return made, err
 }
 
 // Chmod changes the mode of a name in an open directory, and fails for a symlink. fchmodat2 is of Linux 6.6.

@@ -21,10 +21,9 @@ import (
 // The index is the same whatever dir and lower are. What a layer says is kept but for: times of access and change; user and
 // group names; attributes other than security.capability, user.* and POSIX ACLs; and attributes of what is neither file nor
 // directory. An attribute user.overlay.* is stored under the name by which overlayfs shows it to its users, never as its own
-// note. Devices that the kernel does not let this process make (EPERM, as in every user namespace) are in the index but not
-// in dir: images have them in /dev, which is mounted over wherever something runs. A device 0:0, a root that is no
-// directory, a parent that is a file, a hard link to what the layer does not have before it, names too long for Linux, and
-// all that exceeds lim, is an error.
+// note. Devices that the kernel does not let this process make (EPERM, as in every user namespace) are sockets in dir, which
+// nobody can open, and devices in the index. A device 0:0, a root that is no directory, a parent that is a file, a hard link
+// to what the layer does not have before it, names too long for Linux, and all that exceeds lim, is an error.
 func Unpack(ctx context.Context, r io.Reader, l Layer, dir string, lower Tree, lim Limits) (*Index, error) {
 	ix, err := unpack(ctx, r, l, unpackTo{dir: dir, lower: lower}, lim)
 	if err != nil {
