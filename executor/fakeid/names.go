@@ -159,8 +159,8 @@ func mknodat(c *call) notify.Answer {
 // it by another number than the file.
 func linkat(c *call) notify.Answer {
 	p, err := c.memory().Path(c.args[3])
-	if err != nil || p == "" || strings.HasSuffix(p, "/") {
-		return notify.Pass()
+	if err != nil || p == "" || strings.HasSuffix(p, "/") || c.args[4]&^(unix.AT_SYMLINK_FOLLOW|unix.AT_EMPTY_PATH) != 0 {
+		return notify.Pass() // which the kernel refuses
 	}
 	if c.args[1] == 0 {
 		return c.linkUnseen(nil)

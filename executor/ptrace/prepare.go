@@ -38,8 +38,9 @@ func (r *run) prepare() error {
 	}
 	r.job = job{
 		Programs: filepath.Join(r.Executor.dir, programsDir),
-		Process:  start{Args: r.spec.Process.Args, Env: env, Dir: dir, Rlimits: limits, Terminal: r.terminal != ""}, TimerSlack: timerSlack(),
-		Name: name, Path: environment(env, "PATH"), UID: uint32(u.Uid), GID: uint32(u.Gid), Hostname: process.Hostname(r.spec),
+		Process:  start{Args: r.spec.Process.Args, Env: env, Dir: dir, Rlimits: limits, Terminal: r.terminal != ""},
+		Name:     name, Path: environment(env, "PATH"), UID: uint32(u.Uid), GID: uint32(u.Gid), Hostname: process.Hostname(r.spec),
+		TimerSlack: timerSlack(),
 	}
 	r.job.Groups = []uint32{uint32(u.Gid)}
 	for _, g := range u.Sgids {
