@@ -211,7 +211,7 @@ func TestSteps(t *testing.T) {
 		chain := next.Chain()
 		ix, err := st.LayerIndex(chain[len(chain)-1].DiffID)
 		must(t, err)
-		for _, e := range ix.Entries() {
+		for e := range ix.All() {
 			got = append(got, fmt.Sprintf("%s %c %o %d:%d %d %q %d:%d %v", e.Path, e.Type, e.Mode, e.UID, e.GID, e.Size, e.Linkname, e.Devmajor, e.Devminor, e.Xattrs))
 		}
 		ro = next

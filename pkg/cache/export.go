@@ -186,7 +186,11 @@ func (e *exporter) index(diffID digest.Digest) (*ocispec.Descriptor, error) {
 	if err != nil {
 		return nil, err
 	}
-	data, err := compress(ix.Marshal())
+	plain, err := ix.Marshal()
+	if err != nil {
+		return nil, err
+	}
+	data, err := compress(plain)
 	if err != nil {
 		return nil, fmt.Errorf("compressing the index of layer %s: %w", diffID, err)
 	}

@@ -1,7 +1,6 @@
 package cache
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -169,7 +168,9 @@ func (im *Imports) restsOn() ([]string, error) {
 		if err != nil {
 			return nil, err
 		}
-		if !bytes.Equal(ix.Marshal(), c.ix.Marshal()) {
+		if same, err := ix.Equal(c.ix); err != nil {
+			return nil, err
+		} else if !same {
 			return nil, c.wrong(id)
 		}
 		delete(im.indexes, id)

@@ -131,7 +131,7 @@ func TestImport(t *testing.T) {
 		t.Errorf("a key that nobody has: %v, %v", hit, err)
 	}
 	for _, l := range append(layers[:], base) {
-		if ix, err := im.Index(t.Context(), l); err != nil || len(ix.Entries()) != 1 {
+		if ix, err := im.Index(t.Context(), l); err != nil || ix.Len() != 1 {
 			t.Errorf("index of %s: %v", l.DiffID, err)
 		}
 	}

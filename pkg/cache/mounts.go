@@ -140,10 +140,13 @@ func (m *MountsImport) fill(ctx context.Context, st *store.Store, md mountDocume
 	if err != nil {
 		return err
 	}
-	for _, e := range ix.Entries() {
+	for e := range ix.All() {
 		if e.Type == layer.Whiteout || e.Opaque {
 			return fmt.Errorf("%q is a whiteout, which a directory of its own cannot have", e.Path)
 		}
+	}
+	if err := ix.Err(); err != nil {
+		return err
 	}
 	if err := os.Chown(tmp, md.UID, md.GID); err != nil {
 		return err

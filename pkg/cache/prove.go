@@ -1,7 +1,6 @@
 package cache
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -39,8 +38,12 @@ func (im *Imports) proven(l layer.Layer, ix *layer.Index) error {
 	im.mu.Lock()
 	c := im.indexes[l.DiffID]
 	im.mu.Unlock()
-	if c != nil && !bytes.Equal(c.ix.Marshal(), ix.Marshal()) {
-		return c.wrong(l.DiffID)
+	if c != nil {
+		if same, err := c.ix.Equal(ix); err != nil {
+			return err
+		} else if !same {
+			return c.wrong(l.DiffID)
+		}
 	}
 	if err := im.local.store.PutLayer(l, ix); err != nil {
 		return err

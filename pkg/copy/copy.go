@@ -102,7 +102,6 @@ func (r *Result) Items() []layer.Item { return itemsOf(r.nodes) }
 
 // Write writes the content to a layer. It can be called once: what has been written is let go, for there may be very much of it.
 func (r *Result) Write(ctx context.Context, w *layer.Writer) error {
-	w.Expect(len(r.nodes))
 	for i, n := range r.nodes {
 		r.nodes[i] = nil
 		if err := layer.WriteItem(ctx, w, n.item()); err != nil {

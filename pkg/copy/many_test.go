@@ -60,7 +60,7 @@ func TestManyFiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, _, ix, err := w.Close()
-	if err != nil || len(ix.Entries()) != n+1 {
-		t.Errorf("the layer has %d entries, %v", len(ix.Entries()), err)
+	if err != nil || ix.Len() != n+1 {
+		t.Errorf("the layer has %d entries, %v", ix.Len(), err)
 	}
 }

@@ -151,10 +151,13 @@ func (lo *Local) sizeOf(l layer.Layer) int64 {
 		return l.Descriptor.Size
 	}
 	var size int64
-	for _, e := range ix.Entries() {
+	for e := range ix.All() {
 		if e.Type == layer.File {
 			size += e.Size
 		}
+	}
+	if ix.Err() != nil {
+		return l.Descriptor.Size
 	}
 	return size
 }

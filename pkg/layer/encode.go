@@ -1,10 +1,14 @@
 package layer
 
 import (
+	"bytes"
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash"
 	"hash/crc32"
+	"io"
 	"maps"
 	"math"
 	"slices"
@@ -40,33 +44,63 @@ const (
 
 var errIndex = errors.New("corrupt layer index")
 
-// Marshal encodes an index; Unmarshal reads it back.
-func (ix *Index) Marshal() []byte {
-	b := make([]byte, 0, 64+72*len(ix.entries))
-	b = append(b, indexMagic...)
+// WriteTo encodes an index for ReadIndex.
+func (ix *Index) WriteTo(w io.Writer) (int64, error) {
+	sum := crc32.New(crc32.MakeTable(crc32.Castagnoli))
+	out := io.MultiWriter(w, sum)
+	b := append(make([]byte, 0, 32), indexMagic...)
 	b = binary.AppendUvarint(b, indexVersion)
-	b = binary.AppendUvarint(b, uint64(len(ix.entries)))
-	var prev *Entry = &Entry{}
-	for i := range ix.entries {
-		e := &ix.entries[i]
-		b = appendEntry(b, prev, e)
-		prev = e
+	b = binary.AppendUvarint(b, uint64(ix.list.Len()))
+	total, err := io.Copy(out, io.MultiReader(bytes.NewReader(b), io.NewSectionReader(ix.list.src, 0, ix.list.end), bytes.NewReader(ix.encodedNames())))
+	if err != nil {
+		return total, fmt.Errorf("encoding a layer index: %w", err)
 	}
-	b = binary.AppendUvarint(b, uint64(len(ix.names)))
+	n, err := w.Write(binary.LittleEndian.AppendUint32(nil, sum.Sum32()))
+	return total + int64(n), err
+}
+
+func (ix *Index) encodedNames() []byte {
+	b := binary.AppendUvarint(nil, uint64(len(ix.names)))
 	for _, name := range slices.Sorted(maps.Keys(ix.names)) {
 		b = appendString(b, name)
 		b = appendString(b, string(ix.names[name]))
 	}
-	return binary.LittleEndian.AppendUint32(b, crc32.Checksum(b, crc32.MakeTable(crc32.Castagnoli)))
+	return b
+}
+
+// Marshal is what WriteTo writes.
+func (ix *Index) Marshal() ([]byte, error) {
+	var b bytes.Buffer
+	_, err := ix.WriteTo(&b)
+	return b.Bytes(), err
+}
+
+// Equal reports whether two indexes are the same.
+func (ix *Index) Equal(other *Index) (bool, error) {
+	if ix.list.end != other.list.end || !maps.EqualFunc(ix.names, other.names, bytes.Equal) {
+		return false, nil
+	}
+	var a, b [32 << 10]byte
+	for off := int64(0); off < ix.list.end; off += int64(len(a)) {
+		n := min(int64(len(a)), ix.list.end-off)
+		if err := errors.Join(ix.list.read(a[:n], off), other.list.read(b[:n], off)); err != nil {
+			return false, err
+		}
+		if !bytes.Equal(a[:n], b[:n]) {
+			return false, nil
+		}
+	}
+	return true, nil
 }
 
 func appendString(b []byte, s string) []byte {
 	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
 }
 
-func appendEntry(b []byte, prev, e *Entry) []byte {
+// appendEntry encodes an entry that comes after the one whose path is prev.
+func appendEntry(b []byte, prev string, e *Entry) []byte {
 	shared := 0
-	for shared < min(len(prev.Path), len(e.Path)) && prev.Path[shared] == e.Path[shared] {
+	for shared < min(len(prev), len(e.Path)) && prev[shared] == e.Path[shared] {
 		shared++
 	}
 	b = binary.AppendUvarint(b, uint64(shared))
@@ -127,47 +161,137 @@ func entryFlags(e *Entry) byte {
 	return flags
 }
 
-// Unmarshal decodes what Marshal wrote, or fails: what is cut, changed, out of order or of another version is an error.
-func Unmarshal(data []byte) (*Index, error) {
-	if len(data) < len(indexMagic)+4 || string(data[:len(indexMagic)]) != indexMagic {
+// ReadIndex decodes the size bytes that WriteTo wrote, or fails: what is cut, changed, out of order or of another version is an error. The entries
+// stay where they are: r is read again when they are asked for, and what it says must not change.
+func ReadIndex(r io.ReaderAt, size int64) (*Index, error) {
+	rd := &indexReader{r: r, left: size - 4, sum: crc32.New(crc32.MakeTable(crc32.Castagnoli))}
+	ix, err := rd.index()
+	if err != nil {
+		return nil, err
+	}
+	var sum [4]byte
+	if n, err := r.ReadAt(sum[:], size-4); n < len(sum) {
+		return nil, fmt.Errorf("reading a layer index: %w", err)
+	}
+	if binary.LittleEndian.Uint32(sum[:]) != rd.sum.Sum32() {
 		return nil, errIndex
 	}
-	body, sum := data[:len(data)-4], binary.LittleEndian.Uint32(data[len(data)-4:])
-	if crc32.Checksum(body, crc32.MakeTable(crc32.Castagnoli)) != sum {
-		return nil, errIndex
-	}
-	d := &decoder{data: body[len(indexMagic):]}
-	if v := d.uvarint(); v != indexVersion {
-		return nil, fmt.Errorf("layer index of version %d: %w", v, errIndex)
-	}
-	n := d.count(4)
-	entries := make([]Entry, 0, n)
-	for range n {
-		entries = append(entries, Entry{})
-		d.entry(entries)
-		if d.bad {
-			return nil, errIndex
-		}
-	}
-	names := map[string][]byte{}
-	for range d.count(2) {
-		name, content := d.str(), d.str()
-		names[name] = []byte(content)
-	}
-	if d.bad || len(d.data) != 0 {
-		return nil, errIndex
-	}
-	if err := checkLinks(entries); err != nil {
+	if err := ix.checkLinks(); err != nil {
 		return nil, fmt.Errorf("%w: %w", errIndex, err)
 	}
-	return newIndex(entries, names), nil
+	return ix, nil
+}
+
+// Unmarshal is ReadIndex of bytes, which must not be changed.
+func Unmarshal(data []byte) (*Index, error) {
+	return ReadIndex(bytes.NewReader(data), int64(len(data)))
+}
+
+// indexReader reads an encoded index from its beginning to its checksum.
+type indexReader struct {
+	r    io.ReaderAt
+	left int64 // what has not been read
+	off  int64 // of window
+	// window is what has been read and not been decoded.
+	window []byte
+	sum    hash.Hash32
+}
+
+// readAhead is how much of an index is read at once.
+const readAhead = 64 << 10
+
+// more reads on; false where there is nothing more.
+func (rd *indexReader) more() (bool, error) {
+	if rd.left <= 0 {
+		return false, nil
+	}
+	have := len(rd.window)
+	n := int(min(rd.left, int64(max(readAhead, have))))
+	rd.window = append(slices.Clip(rd.window), make([]byte, n)...)
+	if m, err := rd.r.ReadAt(rd.window[have:], rd.off+int64(have)); m < n {
+		return false, fmt.Errorf("reading a layer index: %w", cmp.Or(err, io.ErrUnexpectedEOF))
+	}
+	rd.sum.Write(rd.window[have:])
+	rd.left -= int64(n)
+	return true, nil
+}
+
+// decode calls f, again with more of the index where that ends too early.
+func (rd *indexReader) decode(f func(d *decoder)) error {
+	for {
+		d := &decoder{data: rd.window}
+		if f(d); !d.bad {
+			rd.off += int64(len(rd.window) - len(d.data))
+			rd.window = d.data
+			return nil
+		}
+		if ok, err := rd.more(); err != nil || !ok {
+			return cmp.Or(err, errIndex)
+		}
+	}
+}
+
+func (rd *indexReader) index() (*Index, error) {
+	var version, n uint64
+	err := rd.decode(func(d *decoder) {
+		if string(d.bytes(uint64(len(indexMagic)))) != indexMagic {
+			d.fail()
+		}
+		version, n = d.uvarint(), d.uvarint()
+	})
+	if err != nil {
+		return nil, err
+	}
+	// An entry takes four bytes at least.
+	if version != indexVersion || n > uint64(rd.left+int64(len(rd.window)))/4 {
+		return nil, fmt.Errorf("layer index of version %d: %w", version, errIndex)
+	}
+	ix, err := rd.entries(int(n))
+	if err != nil {
+		return nil, err
+	}
+	var count uint64
+	err = rd.decode(func(d *decoder) { count = d.uvarint() })
+	for i := uint64(0); i < count && err == nil; i++ {
+		err = rd.decode(func(d *decoder) {
+			name, content := d.str(), d.str()
+			ix.names[name] = []byte(content)
+		})
+	}
+	if err == nil && (len(rd.window) > 0 || rd.left > 0) {
+		err = errIndex
+	}
+	return ix, err
+}
+
+// entries reads n entries, which must be in order.
+func (rd *indexReader) entries(n int) (*Index, error) {
+	start := rd.off
+	l := &List{src: io.NewSectionReader(rd.r, start, math.MaxInt64-start)}
+	b := buildIndex(l)
+	paths := 0
+	for range n {
+		var e Entry
+		off := rd.off - start
+		if err := rd.decode(func(d *decoder) { e = Entry{}; d.entry(&e, l.last) }); err != nil {
+			return nil, err
+		}
+		if paths += len(e.Path); paths > maxPathBytes || l.n > 0 && compare(l.last, e.Path) >= 0 {
+			return nil, errIndex
+		}
+		if l.n%blockEntries == 0 {
+			l.blocks = append(l.blocks, blockAt{off, e.Path})
+		}
+		l.n, l.last, l.end = l.n+1, e.Path, rd.off-start
+		b.note(&e)
+	}
+	return b.ix, nil
 }
 
 // decoder reads from the front of data; once something does not fit, bad is set and all that follows is zero.
 type decoder struct {
-	data  []byte
-	bad   bool
-	paths int
+	data []byte
+	bad  bool
 }
 
 func (d *decoder) fail() { d.bad, d.data = true, nil }
@@ -223,13 +347,8 @@ func (d *decoder) count(size int) int {
 	return int(n)
 }
 
-// entry decodes the last of entries.
-func (d *decoder) entry(entries []Entry) {
-	e := &entries[len(entries)-1]
-	prev := ""
-	if len(entries) > 1 {
-		prev = entries[len(entries)-2].Path
-	}
+// entry decodes the entry that follows the one whose path is prev.
+func (d *decoder) entry(e *Entry, prev string) {
 	shared := d.uvarint()
 	rest := d.bytes(d.uvarint())
 	head := d.bytes(2)
@@ -238,8 +357,7 @@ func (d *decoder) entry(entries []Entry) {
 		return
 	}
 	e.Path = prev[:shared] + string(rest)
-	d.paths += len(e.Path)
-	if !isClean(e.Path) || len(e.Path) >= maxPath || d.paths > maxPathBytes || (prev != "" && compare(prev, e.Path) >= 0) {
+	if !isClean(e.Path) || len(e.Path) >= maxPath {
 		d.fail()
 		return
 	}

@@ -46,7 +46,7 @@ func (w *Writer) End() (diffID digest.Digest, ix *Index, rest func() (mediaType 
 	}
 	w.err = errors.New("the layer is closed")
 	if ix = w.ix; ix == nil {
-		ix = newIndex(w.entries, w.names)
+		ix = w.index.ix
 	}
 	return Sum(w.diffID.Sum(nil)).Digest(), ix, func() (string, error) {
 		if err := finish(); err != nil {

@@ -2,9 +2,9 @@ package layer
 
 import (
 	"fmt"
+	"iter"
+	"os"
 	"slices"
-	"sort"
-	"sync"
 )
 
 // maxNames is the most bytes of a file that an Index keeps of it.
@@ -17,132 +17,117 @@ const maxNames = 1 << 20
 // Whiteout with entries below it removes what was there and makes a new directory; with Opaque set it removes what the
 // directory holds below but not the directory itself.
 type Index struct {
-	entries []Entry
+	list *List
 	// names keeps the content of the few files that names are looked up in (etc/passwd, etc/group), up to 1 MiB each.
 	names map[string][]byte
 	// implicit are the directories that have something in them or are opaque, but have no Dir entry themselves, sorted.
 	implicit []string
-	// groups are the names of each hard link group by the path of its File, made when first asked for.
-	groups func() map[string][]string
+	// groups are the names of each hard link group by the path of its File.
+	groups map[string][]string
 }
 
-// newIndex makes an index of entries that are sorted by Less.
-func newIndex(entries []Entry, names map[string][]byte) *Index {
-	ix := &Index{entries: entries, names: names, implicit: implicitDirs(entries)}
-	ix.groups = sync.OnceValue(func() map[string][]string { return linkGroups(entries) })
-	return ix
+// indexBuilder makes an index of entries that come in order.
+type indexBuilder struct {
+	ix *Index
+	// above are the directories above the entry that came last, and that entry.
+	above []string
 }
 
-// Entries returns the entries sorted by path (Less). The caller must not change them.
-func (ix *Index) Entries() []Entry { return ix.entries }
+func newIndexBuilder(temp func() (*os.File, error)) *indexBuilder {
+	return buildIndex(&List{Temp: temp})
+}
+
+// buildIndex is the builder of an index whose list there is; note must be called for what is in it.
+func buildIndex(l *List) *indexBuilder {
+	return &indexBuilder{ix: &Index{list: l, names: map[string][]byte{}, groups: map[string][]string{}}}
+}
+
+// add appends an entry.
+func (b *indexBuilder) add(e *Entry) error {
+	if err := b.ix.list.Add(e, nil); err != nil {
+		return err
+	}
+	b.note(e)
+	return nil
+}
+
+// note notes what an index knows of its entries beside the list.
+func (b *indexBuilder) note(e *Entry) {
+	b.implied(e)
+	if e.Type == Hardlink {
+		names := b.ix.groups[e.Linkname]
+		if len(names) == 0 {
+			names = append(names, e.Linkname)
+		}
+		b.ix.groups[e.Linkname] = append(names, e.Path)
+	}
+}
+
+// implied notes the directories that an entry implies.
+func (b *indexBuilder) implied(e *Entry) {
+	for len(b.above) > 0 && !below(b.above[len(b.above)-1], e.Path) {
+		b.above = b.above[:len(b.above)-1]
+	}
+	have := 0
+	if len(b.above) > 0 {
+		have = len(b.above[len(b.above)-1]) + 1
+	}
+	for j := have; j < len(e.Path); j++ {
+		if e.Path[j] == '/' {
+			b.ix.implicit, b.above = append(b.ix.implicit, e.Path[:j]), append(b.above, e.Path[:j])
+		}
+	}
+	if e.Path == "." {
+		return
+	}
+	if e.Type == Whiteout && e.Opaque {
+		b.ix.implicit = append(b.ix.implicit, e.Path)
+	}
+	b.above = append(b.above, e.Path)
+}
+
+// Len is how many entries there are.
+func (ix *Index) Len() int { return ix.list.Len() }
+
+// All yields the entries in the order of Less. They must not be changed. Where not all could be read Err tells.
+func (ix *Index) All() iter.Seq[*Entry] {
+	return func(yield func(*Entry) bool) {
+		for e := range ix.list.All() {
+			if !yield(e) {
+				return
+			}
+		}
+	}
+}
+
+// Err is why an entry could not be read, of which there then seemed to be none, and nil otherwise.
+func (ix *Index) Err() error { return ix.list.Err() }
 
 // Lookup returns the layer's own entry of a path, a Whiteout or a Hardlink as they are.
 func (ix *Index) Lookup(name string) (Entry, bool) {
-	i, ok := find(ix.entries, name)
+	i, ok := ix.list.Find(name)
 	if !ok {
 		return Entry{}, false
 	}
-	return ix.entries[i], true
+	return *ix.list.at(i), true
 }
 
 // has reports whether the layer has something at a path, if it is only a directory that is implied.
 func (ix *Index) has(name string) bool {
 	e, ok := ix.Lookup(name)
-	return ok && e.Type != Whiteout || anyEntry(under(ix.entries, name))
-}
-
-// find returns the place of name in entries, and whether it is there.
-func find(entries []Entry, name string) (int, bool) {
-	i := lowerBound(entries, name)
-	return i, i < len(entries) && entries[i].Path == name
-}
-
-func lowerBound(entries []Entry, name string) int {
-	return sort.Search(len(entries), func(i int) bool { return compare(entries[i].Path, name) >= 0 })
-}
-
-// under returns the entries below dir.
-func under(entries []Entry, dir string) []Entry {
-	at, ok := find(entries, dir)
-	if ok {
-		at++
-	}
-	return entries[at:][:endBelow(entries[at:], dir)]
-}
-
-// endBelow returns the end of the entries below dir, given that entries start with the first that could be. The steps grow, for
-// most directories are small and the layer is not.
-func endBelow(entries []Entry, dir string) int {
-	lo, hi := 0, 1
-	for hi <= len(entries) && below(dir, entries[hi-1].Path) {
-		lo, hi = hi, hi*2
-	}
-	hi = min(hi, len(entries))
-	return lo + sort.Search(hi-lo, func(i int) bool { return !below(dir, entries[lo+i].Path) })
-}
-
-func implicitDirs(entries []Entry) []string {
-	var out, stack []string
-	for i := range entries {
-		e := &entries[i]
-		for len(stack) > 0 && !below(stack[len(stack)-1], e.Path) {
-			stack = stack[:len(stack)-1]
-		}
-		have := 0
-		if len(stack) > 0 {
-			have = len(stack[len(stack)-1]) + 1
-		}
-		for j := have; j < len(e.Path); j++ {
-			if e.Path[j] == '/' {
-				out, stack = append(out, e.Path[:j]), append(stack, e.Path[:j])
-			}
-		}
-		if e.Path == "." {
-			continue
-		}
-		if e.Type == Whiteout && e.Opaque {
-			out = append(out, e.Path)
-		}
-		stack = append(stack, e.Path)
-	}
-	return out
-}
-
-func linkGroups(entries []Entry) map[string][]string {
-	groups := map[string][]string{}
-	for i := range entries {
-		if e := &entries[i]; e.Type == Hardlink {
-			if len(groups[e.Linkname]) == 0 {
-				groups[e.Linkname] = []string{e.Linkname}
-			}
-			groups[e.Linkname] = append(groups[e.Linkname], e.Path)
-		}
-	}
-	return groups
+	return ok && e.Type != Whiteout || ix.list.all().under(name).any()
 }
 
 // namesFile reports whether the content of a path is kept in the index.
 func namesFile(name string) bool { return name == "etc/passwd" || name == "etc/group" }
 
-// checkOrder refuses entries that Stack could not search.
-func checkOrder(entries []Entry) error {
-	for i := range entries {
-		if i > 0 && compare(entries[i-1].Path, entries[i].Path) >= 0 {
-			return fmt.Errorf("entry %q is out of order", entries[i].Path)
-		}
-	}
-	return nil
-}
-
 // checkLinks refuses hard links to nothing, to directories and to each other.
-func checkLinks(entries []Entry) error {
-	for i := range entries {
-		if e := &entries[i]; e.Type == Hardlink {
-			j, ok := find(entries, e.Linkname)
-			if !ok || slices.Contains([]Type{Hardlink, Dir, Whiteout}, entries[j].Type) {
-				return fmt.Errorf("hard link %q to %q, which is no file of the layer", e.Path, e.Linkname)
-			}
+func (ix *Index) checkLinks() error {
+	for target, names := range ix.groups {
+		e, ok := ix.Lookup(target)
+		if !ok || slices.Contains([]Type{Hardlink, Dir, Whiteout}, e.Type) {
+			return fmt.Errorf("hard link %q to %q, which is no file of the layer", names[1], target)
 		}
 	}
-	return nil
+	return ix.Err()
 }

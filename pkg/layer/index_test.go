@@ -29,7 +29,7 @@ func TestLess(t *testing.T) {
 }
 
 func TestUnmarshalRefusesEveryChange(t *testing.T) {
-	data := write(t, Compression{Type: "uncompressed"}, everything()...).ix.Marshal()
+	data := marshal(write(t, Compression{Type: "uncompressed"}, everything()...).ix)
 	for i := range data {
 		if _, err := Unmarshal(data[:i]); err == nil {
 			t.Fatalf("cut at %d: decoded", i)
@@ -43,15 +43,15 @@ func TestUnmarshalRefusesEveryChange(t *testing.T) {
 	if _, err := Unmarshal(append(slices.Clone(data), 0)); err == nil {
 		t.Error("decoded with a byte too many")
 	}
-	if ix, err := Unmarshal(newIndex(nil, nil).Marshal()); err != nil || len(ix.Entries()) != 0 {
+	if ix, err := Unmarshal(marshal(indexOf())); err != nil || len(entriesOf(ix)) != 0 {
 		t.Errorf("the empty index: %v", err)
 	}
 }
 
 // The checksum is no defence: with it right, nonsense must still be refused or be an index that works.
 func FuzzIndex(f *testing.F) {
-	f.Add(write(f, Compression{Type: "uncompressed"}, everything()...).ix.Marshal())
-	f.Add(newIndex(nil, nil).Marshal())
+	f.Add(marshal(write(f, Compression{Type: "uncompressed"}, everything()...).ix))
+	f.Add(marshal(indexOf()))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if len(data) >= 4 {
 			body := data[:len(data)-4]
@@ -61,12 +61,12 @@ func FuzzIndex(f *testing.F) {
 		if err != nil {
 			return
 		}
-		again, err := Unmarshal(ix.Marshal())
-		if err != nil || !reflect.DeepEqual(ix.Entries(), again.Entries()) {
-			t.Fatalf("%v\n%v\n%v", err, ix.Entries(), again)
+		again, err := Unmarshal(marshal(ix))
+		if err != nil || !reflect.DeepEqual(entriesOf(ix), entriesOf(again)) {
+			t.Fatalf("%v\n%v\n%v", err, entriesOf(ix), again)
 		}
 		s := Stack([]*Index{ix, again}, nil)
-		for _, e := range ix.Entries() {
+		for _, e := range entriesOf(ix) {
 			if _, err := s.Lstat(e.Path); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrInvalid) {
 				return
 			}
@@ -110,7 +110,7 @@ func TestStackContent(t *testing.T) {
 	if _, err := tree.Open("etc/shadow"); err == nil {
 		t.Error("opened without the means to")
 	}
-	if d, err := tree.Digest(t.Context(), "etc/shadow-"); err != nil || d != l.ix.entries[2].Sum.Digest() {
+	if d, err := tree.Digest(t.Context(), "etc/shadow-"); err != nil || d != entriesOf(l.ix)[2].Sum.Digest() {
 		t.Errorf("%v %v", d, err)
 	}
 	for _, name := range []string{"etc", "etc/passwd/x", "no", "../etc/passwd", "/etc/passwd", "etc/", ""} {

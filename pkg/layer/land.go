@@ -112,10 +112,12 @@ func (l *lander) index() (*Index, error) {
 	if err != nil {
 		return l.ix, err
 	}
-	entries := make([]Entry, 0, len(direct)+len(moved))
-	for _, e := range direct {
-		if e.Type == Dir || e.Type == Whiteout || !anyEntry(under(moved, e.Path)) {
-			entries = append(entries, e)
+	kept := &List{Temp: direct.Temp}
+	for e := range direct.All() {
+		if e.Type == Dir || e.Type == Whiteout || !moved.all().under(e.Path).any() {
+			if err := kept.Add(e, nil); err != nil {
+				return l.ix, err
+			}
 			continue
 		}
 		// What has come to lie below it took its place.
@@ -123,46 +125,73 @@ func (l *lander) index() (*Index, error) {
 			return l.ix, err
 		}
 	}
-	n := len(entries)
-	for _, e := range moved {
-		at, ok := find(entries[:n], e.Path)
-		implied := anyEntry(under(entries[:n], e.Path)) || anyEntry(under(moved, e.Path))
+	replaced := map[string]Entry{}
+	added := &List{Temp: direct.Temp}
+	for e := range moved.All() {
+		at, ok := kept.Find(e.Path)
+		implied := kept.all().under(e.Path).any() || moved.all().under(e.Path).any()
 		stays := e.Type == Dir || e.Type == Whiteout || !implied
 		var both Entry
 		fit := !ok
 		if ok {
-			both, fit = one(e, entries[at])
+			both, fit = one(*e, *kept.at(at))
 		}
 		switch {
 		case !fit || !stays:
-			if err := l.alone(from[e.Path]); err != nil {
-				return l.ix, err
-			}
+			err = l.alone(from[e.Path])
 		case ok:
-			entries[at] = both
+			replaced[e.Path] = both
 		default:
-			entries = append(entries, e)
+			err = added.Add(e, nil)
+		}
+		if err != nil {
+			return l.ix, err
 		}
 	}
-	slices.SortFunc(entries, byPath)
-	names := map[string][]byte{}
+	return l.join(kept, added, replaced)
+}
+
+// join makes the index of two lists. What replaced has stands in place of entries of the first.
+func (l *lander) join(kept, added *List, replaced map[string]Entry) (*Index, error) {
+	b := newIndexBuilder(kept.Temp)
+	var failed error
+	add := func(e *Entry) {
+		if failed == nil {
+			failed = b.add(e)
+		}
+	}
+	i := 0
+	for e := range kept.All() {
+		for ; i < added.Len() && compare(added.at(i).Path, e.Path) < 0; i++ {
+			add(added.at(i))
+		}
+		if r, ok := replaced[e.Path]; ok {
+			e = &r
+		}
+		add(e)
+	}
+	for ; i < added.Len(); i++ {
+		add(added.at(i))
+	}
 	for name, content := range l.ix.names {
 		p, err := l.path(name)
 		if err != nil {
 			return l.ix, err
 		}
-		names[p] = content
+		b.ix.names[p] = content
 	}
-	return newIndex(entries, names), nil
+	return b.ix, errors.Join(failed, kept.Err(), added.Err(), l.ix.Err())
 }
 
 // split puts every entry where it lies and returns those that lie where they say and those that moved, both sorted. Of those that moved to one
 // place there is one left; from has where it was.
-func (l *lander) split() (direct, moved []Entry, from map[string]string, err error) {
+func (l *lander) split() (direct, moved *List, from map[string]string, err error) {
 	from = map[string]string{}
-	at := map[string]int{} // places in moved
-	for _, e := range l.ix.entries {
-		old := e.Path
+	at := map[string]int{} // places in elsewhere
+	var elsewhere []Entry
+	direct, moved = &List{Temp: l.ix.list.Temp}, &List{Temp: l.ix.list.Temp}
+	for own := range l.ix.All() {
+		e, old := *own, own.Path
 		if e.Path, err = l.entry(&e); err != nil {
 			return nil, nil, nil, err
 		}
@@ -173,24 +202,31 @@ func (l *lander) split() (direct, moved []Entry, from map[string]string, err err
 		}
 		switch there := from[e.Path]; {
 		case e.Path == old:
-			direct = append(direct, e)
+			if err := direct.Add(&e, nil); err != nil {
+				return nil, nil, nil, err
+			}
 		case there == "":
-			from[e.Path], at[e.Path] = old, len(moved)
-			moved = append(moved, e)
+			from[e.Path], at[e.Path] = old, len(elsewhere)
+			elsewhere = append(elsewhere, e)
 		default:
 			first := at[e.Path]
-			stays, ok := one(moved[first], e)
+			stays, ok := one(elsewhere[first], e)
 			if !ok {
 				return nil, nil, nil, fmt.Errorf("entries %q and %q both lie at %q", there, old, e.Path)
 			}
 			if stays.Type == e.Type {
 				from[e.Path] = old
 			}
-			moved[first] = stays
+			elsewhere[first] = stays
 		}
 	}
-	slices.SortFunc(moved, byPath)
-	return direct, moved, from, nil
+	slices.SortFunc(elsewhere, byPath)
+	for i := range elsewhere {
+		if err := moved.Add(&elsewhere[i], nil); err != nil {
+			return nil, nil, nil, err
+		}
+	}
+	return direct, moved, from, l.ix.Err()
 }
 
 // one makes one of two entries that lie at one place, b where both describe it: a whiteout is about the layers below, and which of two files came last
@@ -214,7 +250,7 @@ func one(a, b Entry) (Entry, bool) {
 
 // alone refuses a layer in which a file that is not to be seen has other names.
 func (l *lander) alone(name string) error {
-	if len(l.ix.groups()[name]) > 0 {
+	if len(l.ix.groups[name]) > 0 {
 		return fmt.Errorf("file %q, which has other names, lies where another entry of the layer is", name)
 	}
 	return nil

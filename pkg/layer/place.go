@@ -54,7 +54,7 @@ func (u *unpacker) place(h *tar.Header, n *node, content io.Reader) error {
 	n.disk = name
 	if dir != n.parent.e.Path {
 		// What is there of itself stays: see land.
-		if own := u.reader.nodes[name]; own != nil && own != n && own.disk == name && u.reader.alive(own, nil) {
+		if own := u.reader.node(name); own != nil && own != n && own.disk == name && u.reader.alive(own, nil) {
 			n.shadowed = true
 			return nil
 		}
@@ -158,7 +158,7 @@ func (n *node) hides() bool {
 // land returns where a symlink of the layers below points to.
 func (u *unpacker) land(name string) (string, error) {
 	return resolve(name, func(p string) (string, bool, error) {
-		if n := u.reader.nodes[p]; n != nil && n.present && n.disk == p && u.reader.alive(n, nil) {
+		if n := u.reader.node(p); n != nil && n.present && n.disk == p && u.reader.alive(n, nil) {
 			return n.e.Linkname, n.e.Type == Symlink, nil
 		}
 		return lowerLink(u.lower, p)
@@ -232,8 +232,7 @@ func (u *unpacker) landed(ix *Index) (*Index, error) {
 			return nil, err
 		}
 	}
-	for i := range ix.entries {
-		e := &ix.entries[i]
+	for e := range ix.All() {
 		if e.Type == Whiteout || e.Path == "." {
 			continue
 		}
@@ -242,8 +241,12 @@ func (u *unpacker) landed(ix *Index) (*Index, error) {
 			return nil, err
 		}
 		n := u.reader.nodes[e.Path]
-		if n.disk != want {
-			return nil, fmt.Errorf("entry %q belongs at %q but lies at %q: a later entry changes the way", e.Path, want, n.disk)
+		lies := e.Path // what is packed
+		if n != nil {
+			lies = n.disk
+		}
+		if lies != want {
+			return nil, fmt.Errorf("entry %q belongs at %q but lies at %q: a later entry changes the way", e.Path, want, lies)
 		}
 		if want == e.Path || u.skipped[n] || n.shadowed && ix.has(want) {
 			continue
@@ -270,7 +273,7 @@ func (u *unpacker) landed(ix *Index) (*Index, error) {
 // agrees refuses a layer that names one path, through symlinks below, as a file and as a directory with something in it, in an order that made it a
 // directory on disk where it is a file in the index, which has no order; and one that leaves on disk what the index has not.
 func (u *unpacker) agrees(ix *Index) error {
-	for _, e := range ix.entries {
+	for e := range ix.All() {
 		if e.Type == Dir || e.Type == Whiteout {
 			continue
 		}
@@ -279,7 +282,7 @@ func (u *unpacker) agrees(ix *Index) error {
 		}
 	}
 	for _, n := range u.away {
-		if _, ok := find(ix.entries, n.disk); ok || u.reader.alive(n, nil) {
+		if _, ok := ix.Lookup(n.disk); ok || u.reader.alive(n, nil) {
 			continue
 		}
 		if kind, err := u.disk.kind(n.disk); err != nil || kind != 0 && kind != unix.S_IFDIR {
@@ -306,8 +309,7 @@ func (u *unpacker) passed(ix *Index) error {
 // whiteouts hides what the layers below have and this one removes. What they do not have needs no whiteout, and would show
 // one in a directory that overlayfs has nothing to merge with.
 func (u *unpacker) whiteouts(ix *Index) error {
-	for i := range ix.entries {
-		e := &ix.entries[i]
+	for e := range ix.All() {
 		if e.Path == "." && e.Opaque {
 			if err := u.emptyRoot(ix); err != nil {
 				return err
@@ -316,7 +318,7 @@ func (u *unpacker) whiteouts(ix *Index) error {
 		if e.Type != Whiteout || hiddenAbove(ix, e.Path) {
 			continue
 		}
-		if !e.Opaque && anyEntry(under(ix.entries, e.Path)) {
+		if !e.Opaque && ix.list.all().under(e.Path).any() {
 			continue // It was made again.
 		}
 		if err := u.remove(e); err != nil {
@@ -367,8 +369,8 @@ func (u *unpacker) emptyRoot(ix *Index) error {
 func (u *unpacker) directories(ix *Index) ([]Entry, error) {
 	byName := map[string]bool{".": true}
 	var out []Entry
-	for i := range ix.entries {
-		if e := &ix.entries[i]; e.Type == Dir {
+	for e := range ix.All() {
+		if e.Type == Dir {
 			out = append(out, *e)
 			byName[e.Path] = true
 		}

@@ -2,6 +2,7 @@ package layer
 
 import (
 	"archive/tar"
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -14,13 +15,15 @@ import (
 // replace an earlier one or pass through a symlink of it, leaves in the end. It sees only this layer; what lies below is the
 // business of land and of unpacker.
 type reader struct {
-	lim   Limits
-	nodes map[string]*node
-	count int64
-	bytes int64
-	meta  int64
-	steps int64
-	names map[string][]byte
+	lim Limits
+	// nodes are the paths that something still concerns: directories, and what is packed has none.
+	nodes  map[string]*node
+	packed packed
+	count  int64
+	bytes  int64
+	meta   int64
+	steps  int64
+	names  map[string][]byte
 
 	// lastDir is the parent directory, as the archive wrote it, of the entry before; replaced counts what could make it stale.
 	lastDir  string
@@ -48,6 +51,7 @@ type linkGroup struct{ nodes []*node }
 func newReader(lim Limits) *reader {
 	root := &node{e: defaultDir(".")}
 	r := &reader{lim: lim, nodes: map[string]*node{".": root}, names: map[string][]byte{}}
+	r.packed.list.Temp = lim.Temp
 	return r
 }
 
@@ -149,6 +153,9 @@ func (r *reader) place(parent *node, base string, e Entry) (*node, error) {
 	if old != nil {
 		n.white = old.white
 		r.lastNode = nil
+		if old.e.Type == Dir {
+			r.packed.drop(e.Path)
+		}
 	}
 	r.nodes[e.Path] = n
 	delete(r.names, e.Path)
@@ -174,10 +181,35 @@ func (r *reader) linkTarget(linkname string) (*node, error) {
 
 // child returns the living node of a path whose parent is alive, or nil.
 func (r *reader) child(parent *node, name string) *node {
-	if n := r.nodes[name]; n != nil && n.parent == parent {
+	if n := r.node(name); n != nil && n.parent == parent {
 		return n
 	}
 	return nil
+}
+
+// node returns the node of a path, which may have died with its parent, or nil.
+func (r *reader) node(name string) *node {
+	if n := r.nodes[name]; n != nil {
+		return n
+	}
+	e, ok := r.packed.take(name)
+	if !ok {
+		return nil
+	}
+	// Directories are never packed, and what is packed goes with its directory.
+	n := &node{e: e, parent: r.nodes[parentOf(name)], present: true, disk: name}
+	r.nodes[name] = n
+	return n
+}
+
+// settle packs the node that came last, if it lies where its path says and nothing else is to be known of it than its entry.
+func (r *reader) settle(n *node) error {
+	plain := (n.e.Type == File || n.e.Type == Symlink) && n.group == nil && !n.white && !n.shadowed
+	if !plain || n.disk != "" && n.disk != n.e.Path || !r.packed.follows(n.e.Path) {
+		return nil
+	}
+	delete(r.nodes, n.e.Path)
+	return r.packed.list.Add(&n.e, nil)
 }
 
 // directory returns the node of a directory of the archive, following the symlinks of the layer and making what is missing.
@@ -350,35 +382,58 @@ func (r *reader) living() []*node {
 }
 
 // index makes the index of what is left.
-func (r *reader) index() *Index {
+func (r *reader) index() (*Index, error) {
 	living := r.living()
 	links := r.links(living)
-	entries := make([]Entry, 0, len(living))
-	for _, n := range living {
-		e := n.e
-		switch {
-		case n.present && e.Type == Dir:
-			e.Opaque = n.opaque || n.white
-		case n.present:
-			if first := links[n]; first != nil && first != n {
-				e = Entry{Path: e.Path, Type: Hardlink, Linkname: first.e.Path}
+	b := newIndexBuilder(r.lim.Temp)
+	before := func(name string) error {
+		for len(living) > 0 && (name == "" || compare(living[0].e.Path, name) < 0) {
+			if e, ok := living[0].entry(links); ok {
+				if err := b.add(&e); err != nil {
+					return err
+				}
 			}
-		case n.white:
-			e = Entry{Path: e.Path, Type: Whiteout}
-		case n.opaque:
-			e = Entry{Path: e.Path, Type: Whiteout, Opaque: true}
-		default:
-			continue
+			living = living[1:]
 		}
-		entries = append(entries, e)
+		return nil
 	}
-	names := map[string][]byte{}
+	for e := range r.packed.left() {
+		if err := before(e.Path); err != nil {
+			return nil, err
+		}
+		if err := b.add(e); err != nil {
+			return nil, err
+		}
+	}
+	if err := before(""); err != nil {
+		return nil, err
+	}
 	for name, content := range r.names {
-		if i, ok := find(entries, name); ok && entries[i].Type == File {
-			names[name] = content
+		if e, ok := b.ix.Lookup(name); ok && e.Type == File {
+			b.ix.names[name] = content
 		}
 	}
-	return newIndex(entries, names)
+	return b.ix, cmp.Or(r.packed.list.Err(), b.ix.Err())
+}
+
+// entry is what an index has of a node, if it has anything. links is as reader.links returns it.
+func (n *node) entry(links map[*node]*node) (Entry, bool) {
+	e := n.e
+	switch {
+	case n.present && e.Type == Dir:
+		e.Opaque = n.opaque || n.white
+	case n.present:
+		if first := links[n]; first != nil && first != n {
+			return Entry{Path: e.Path, Type: Hardlink, Linkname: first.e.Path}, true
+		}
+	case n.white:
+		return Entry{Path: e.Path, Type: Whiteout}, true
+	case n.opaque:
+		return Entry{Path: e.Path, Type: Whiteout, Opaque: true}, true
+	default:
+		return Entry{}, false
+	}
+	return e, true
 }
 
 // links returns for every living name of a hard link group the one that stays a file: the first of the archive that is left.

@@ -39,7 +39,10 @@ func rewrite(ctx context.Context, r io.Reader, l Layer, w *Writer) error {
 		_, err := io.Copy(w.tw, content)
 		return err
 	})
-	w.ix = rd.index()
+	if err != nil {
+		return err
+	}
+	w.ix, err = rd.index()
 	return err
 }
 

@@ -2,6 +2,7 @@ package layer
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -54,8 +55,11 @@ type dirState struct {
 	parts []part
 }
 
-// part is the entries lo to hi of a layer.
-type part struct{ layer, lo, hi int }
+// part is some of the entries of a layer.
+type part struct {
+	layer   int
+	entries span
+}
 
 // found is what a path is in a stack: an entry of a layer, and if it is a directory what is below.
 type found struct {
@@ -95,15 +99,16 @@ func (s *stack) root() *dirState {
 	d := &dirState{entry: defaultDir(".")}
 	described, hidden := false, false
 	for n := len(s.ixs) - 1; n >= 0; n-- {
-		ents, lo, opaque := s.ixs[n].entries, 0, false
-		if len(ents) > 0 && ents[0].Path == "." {
-			lo, opaque = 1, ents[0].Opaque
-			if ents[0].Type == Dir && !described {
-				d.entry, described = ents[0], true
+		all, opaque := s.ixs[n].list.all(), false
+		if all.len() > 0 && all.at(0).Path == "." {
+			e := all.at(0)
+			all, opaque = all.from(1), e.Opaque
+			if e.Type == Dir && !described {
+				d.entry, described = *e, true
 			}
 		}
 		if !hidden {
-			d.parts = append(d.parts, part{n, lo, len(ents)})
+			d.parts = append(d.parts, part{n, all})
 		}
 		hidden = hidden || opaque
 	}
@@ -116,42 +121,42 @@ func (s *stack) child(parent *dirState, name string) (f found, ok bool) {
 	described := false // f.entry is of a layer
 	hidden := false    // only the description of the directory still counts, not what it holds
 	for _, p := range parent.parts {
-		ents := s.ixs[p.layer].entries
-		i := p.lo + lowerBound(ents[p.lo:p.hi], name)
-		j := i
-		if i < p.hi && ents[i].Path == name {
-			j++
+		i, own := p.entries.find(name)
+		rest := p.entries.from(i)
+		e := &Entry{Type: Dir} // implied
+		if own {
+			e, rest = rest.at(0), rest.from(1)
 		}
-		end := j + endBelow(ents[j:p.hi], name)
-		if end == i {
+		under := rest.to(rest.endBelow(name))
+		if !own && under.len() == 0 {
 			continue
 		}
-		full := anyEntry(ents[j:end])
-		if j == i || ents[i].Type == Dir {
-			ok = ok || j > i || full
-			if j > i && !described {
-				f.entry, f.layer, described = ents[i], p.layer, true
+		full := under.any()
+		if e.Type == Dir {
+			ok = ok || own || full
+			if own && !described {
+				f.entry, f.layer, described = *e, p.layer, true
 			}
-			if end > j && !hidden {
-				f.parts = append(f.parts, part{p.layer, j, end})
+			if under.len() > 0 && !hidden {
+				f.parts = append(f.parts, part{p.layer, under})
 			}
-			if j > i && (described && hidden || ents[i].Opaque) {
+			if own && (described && hidden || e.Opaque) {
 				break
 			}
 			continue
 		}
-		if ents[i].Type == Whiteout {
+		if e.Type == Whiteout {
 			ok = ok || full
-			if end > j && !hidden {
-				f.parts = append(f.parts, part{p.layer, j, end})
+			if under.len() > 0 && !hidden {
+				f.parts = append(f.parts, part{p.layer, under})
 			}
-			if hidden = ents[i].Opaque; hidden && !described {
+			if hidden = e.Opaque; hidden && !described {
 				continue
 			}
 			break
 		}
 		if !ok {
-			return found{entry: ents[i], layer: p.layer}, true
+			return found{entry: *e, layer: p.layer}, true
 		}
 		break
 	}
@@ -165,13 +170,24 @@ func (s *stack) child(parent *dirState, name string) (f found, ok bool) {
 	return f, true
 }
 
-// anyEntry reports whether there is more than whiteouts: those alone do not make a directory.
-func anyEntry(entries []Entry) bool {
-	return slices.ContainsFunc(entries, func(e Entry) bool { return e.Type != Whiteout })
-}
-
 // lookup returns what is at name; a Hardlink is followed to its File.
 func (s *stack) lookup(op, name string) (found, error) {
+	f, err := s.search(op, name)
+	// What cannot be read of an index looks as if it were not there.
+	return f, cmp.Or(s.unreadable(), err)
+}
+
+// unreadable is why something is not to be trusted.
+func (s *stack) unreadable() error {
+	for _, ix := range s.ixs {
+		if err := ix.Err(); err != nil {
+			return err
+		}
+	}
+	return s.err
+}
+
+func (s *stack) search(op, name string) (found, error) {
 	if s.err != nil {
 		return found{}, s.err
 	}
@@ -237,19 +253,18 @@ func (s *stack) names(dir string, parts []part) []string {
 	}
 	var out []string
 	for _, p := range parts {
-		ents := s.ixs[p.layer].entries[p.lo:p.hi]
-		for len(ents) > 0 {
-			child := ents[0].Path
+		for ents := p.entries; ents.len() > 0; {
+			child := ents.at(0).Path
 			for j := skip; j < len(child); j++ {
 				if child[j] == '/' {
 					child = child[:j]
 				}
 			}
 			out = append(out, child)
-			if ents[0].Path == child {
-				ents = ents[1:]
+			if ents.at(0).Path == child {
+				ents = ents.from(1)
 			}
-			ents = ents[endBelow(ents, child):]
+			ents = ents.from(ents.endBelow(child))
 		}
 	}
 	slices.Sort(out)
@@ -297,7 +312,7 @@ func (s *stack) LinkID(name string) (string, error) {
 	if err != nil || f.entry.Type == Dir {
 		return "", err
 	}
-	for _, other := range s.ixs[f.layer].groups()[f.entry.Path] {
+	for _, other := range s.ixs[f.layer].groups[f.entry.Path] {
 		if other == name {
 			continue
 		}

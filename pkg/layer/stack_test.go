@@ -229,7 +229,7 @@ func describe(entries []raw) string {
 func TestStackOfImplicitDirectories(t *testing.T) {
 	var ixs []*Index
 	for i := range 50 {
-		ixs = append(ixs, newIndex([]Entry{{Path: "usr/lib/f" + strconv.Itoa(i), Type: File}}, nil))
+		ixs = append(ixs, indexOf(Entry{Path: "usr/lib/f" + strconv.Itoa(i), Type: File}))
 	}
 	got, err := Stack(ixs, nil).ReadDir("usr/lib")
 	if err != nil || len(got) != 50 {

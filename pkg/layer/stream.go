@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"os"
 
 	"github.com/opencontainers/go-digest"
 )
@@ -16,6 +17,8 @@ type Limits struct {
 	// Bytes is the most that may come out of the decompressor, and the most that all files together may hold (a sparse file
 	// holds more than its part of the archive); Entries the most paths. 0 is the default: 20 GiB and 2 million.
 	Bytes, Entries int64
+	// Temp makes the nameless file in which what is known of very many entries lies; nil makes it in the system's directory for temporary files.
+	Temp func() (*os.File, error)
 }
 
 const (

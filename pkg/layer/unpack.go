@@ -80,9 +80,9 @@ func unpack(ctx context.Context, r io.Reader, l Layer, into unpackTo, lim Limits
 	if err := readLayer(ctx, r, l, rd, visit); err != nil {
 		return nil, err
 	}
-	ix := rd.index()
-	if to == nil {
-		return ix, nil
+	ix, err := rd.index()
+	if err != nil || to == nil {
+		return ix, err
 	}
 	return ix, to.finish(ix)
 }
@@ -117,6 +117,9 @@ func readLayer(ctx context.Context, r io.Reader, l Layer, rd *reader, visit visi
 				n = nil
 			}
 			err = c.visit(rd, h, n, visit)
+		}
+		if err == nil && n != nil {
+			err = rd.settle(n)
 		}
 		if err != nil {
 			return fmt.Errorf("entry %.200q: %w", h.Name, err)

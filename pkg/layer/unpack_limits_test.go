@@ -142,7 +142,7 @@ func TestUnpackA9Sparse(t *testing.T) {
 		must(t, err)
 		got, err := os.ReadFile(filepath.Join(dir, "sparse"))
 		must(t, err)
-		if len(got) != 9<<20 || string(got[8<<20:8<<20+3]) != "end" || ix.Entries()[0].Sum.Digest() != digest.FromBytes(got) {
+		if len(got) != 9<<20 || string(got[8<<20:8<<20+3]) != "end" || entriesOf(ix)[0].Sum.Digest() != digest.FromBytes(got) {
 			t.Errorf("%s: %d bytes", format, len(got))
 		}
 		blob, err = exec.Command("tar", "-C", src, "-cS", "--format="+format, "huge").Output()

@@ -34,8 +34,8 @@ func TestUnpackA1Traversal(t *testing.T) {
 			must(t, err)
 			c.Check(t)
 			want := cleanName(name)
-			if len(ix.Entries()) != 1 || ix.Entries()[0].Path != want {
-				t.Errorf("entries %v", ix.Entries())
+			if len(entriesOf(ix)) != 1 || entriesOf(ix)[0].Path != want {
+				t.Errorf("entries %v", entriesOf(ix))
 			}
 			if b, err := os.ReadFile(filepath.Join(dir, want)); err != nil || string(b) != "mine" {
 				t.Errorf("%q: %q, %v", want, b, err)
@@ -252,7 +252,7 @@ func TestUnpackA11DevicesInUserNamespace(t *testing.T) {
 	ix, err := unpackTar(t, dir, nil, rd("dev"), null, rh("dev/zero", "dev/null"), rf("f", "x"))
 	must(t, err)
 	if e, ok := ix.Lookup("dev/null"); !ok || e.Type != Char {
-		t.Errorf("index: %v", ix.Entries())
+		t.Errorf("index: %v", entriesOf(ix))
 	}
 	for _, name := range []string{"null", "zero"} {
 		if fi, err := os.Lstat(filepath.Join(dir, "dev", name)); err != nil || fi.Mode() != os.ModeSocket|fs.FileMode(null.Mode) {
@@ -357,8 +357,8 @@ func TestUnpackA15OneMeaning(t *testing.T) {
 	}
 	ix, err := Unpack(context.Background(), &z, layerOf(plain), "", nil, Limits{})
 	must(t, err)
-	if len(ix.Entries()) != 1 {
-		t.Error(ix.Entries())
+	if len(entriesOf(ix)) != 1 {
+		t.Error(entriesOf(ix))
 	}
 }
 
@@ -382,8 +382,8 @@ func TestUnpackMetadata(t *testing.T) {
 	must(t, err)
 	fi, err := os.Lstat(filepath.Join(dir, "f"))
 	must(t, err)
-	if !fi.ModTime().Equal(nanos.ModTime) || !ix.Entries()[0].ModTime.Equal(nanos.ModTime) {
-		t.Errorf("%v and %v", fi.ModTime(), ix.Entries()[0].ModTime)
+	if !fi.ModTime().Equal(nanos.ModTime) || !entriesOf(ix)[0].ModTime.Equal(nanos.ModTime) {
+		t.Errorf("%v and %v", fi.ModTime(), entriesOf(ix)[0].ModTime)
 	}
 }
 
@@ -465,16 +465,16 @@ func FuzzUnpack(f *testing.F) {
 			_, _ = io.Copy(&plain, io.LimitReader(r, 16<<20))
 			r.Close()
 		}
-		lower := Stack([]*Index{newIndex([]Entry{{Path: "a", Type: Symlink, Linkname: "/etc"}, {Path: "b", Type: Dir, Mode: 0o755}}, nil)}, nil)
+		lower := Stack([]*Index{indexOf(Entry{Path: "a", Type: Symlink, Linkname: "/etc"}, Entry{Path: "b", Type: Dir, Mode: 0o755})}, nil)
 		ix, err := Unpack(context.Background(), bytes.NewReader(blob), Layer{DiffID: digest.FromBytes(plain.Bytes())}, dir, lower, Limits{Bytes: 16 << 20, Entries: 10_000})
 		c.Check(t)
 		if err != nil {
 			return
 		}
-		if err := checkOrder(ix.entries); err != nil {
+		if err := checkOrder(entriesOf(ix)); err != nil {
 			t.Error(err)
 		}
-		if _, err := Unmarshal(ix.Marshal()); err != nil {
+		if _, err := Unmarshal(marshal(ix)); err != nil {
 			t.Error(err)
 		}
 	})

@@ -12,9 +12,10 @@ import (
 	"math"
 	"os"
 	"path"
-	"slices"
 	"strings"
 	"time"
+
+	"github.com/cairn-build/cairn/pkg/spill"
 )
 
 // OpenFunc opens the file name of the n-th layer of a stack.
@@ -65,6 +66,9 @@ type Writer struct {
 	// Forbidden are byte sequences that must not be in the layer: not in the content of a file, nor in a name, the target of a link or an
 	// attribute. Adding an entry that has one fails with a *ForbiddenError. Set it before the first Add.
 	Forbidden [][]byte
+	// Temp makes the nameless file in which the index of very many entries lies; nil makes it in the system's directory for temporary files. Set it before
+	// the first Add.
+	Temp func() (*os.File, error)
 	// Spool, if not nil, makes a nameless file. Then Add does not wait for the compressor: what that has not taken yet is kept in memory, and what is
 	// more than a few megabytes in the file. Set it before the first Add.
 	Spool func() (*os.File, error)
@@ -81,11 +85,10 @@ type Writer struct {
 	chunk     []byte
 	search    *searcher // nil if nothing is forbidden
 
-	entries []Entry
-	names   map[string][]byte
-	ix      *Index // of a layer that was rewritten
-	begun   bool
-	err     error
+	index *indexBuilder
+	ix    *Index // of a layer that was rewritten
+	begun bool
+	err   error
 }
 
 // NewWriter starts a layer whose compressed form goes to dst.
@@ -95,7 +98,7 @@ func NewWriter(dst io.Writer, c Compression) (*Writer, error) {
 		return nil, err
 	}
 	w := &Writer{dst: dst, c: c, comp: comp, mediaType: mediaType, diffID: sha256.New(), content: sha256.New()}
-	w.names = map[string][]byte{}
+	w.index = newIndexBuilder(func() (*os.File, error) { return w.temp() })
 	w.buf = bufio.NewWriterSize(archive{w}, 64<<10)
 	w.tw = tar.NewWriter(w.buf)
 	return w, nil
@@ -109,8 +112,13 @@ func (a archive) Write(p []byte) (int, error) {
 	return a.w.comp.Write(p)
 }
 
-// Expect makes room in the index for n more entries, which then takes no more memory than it needs.
-func (w *Writer) Expect(n int) { w.entries = slices.Grow(w.entries, n) }
+// temp makes a nameless file.
+func (w *Writer) temp() (*os.File, error) {
+	if w.Temp == nil {
+		return spill.SystemTemp()
+	}
+	return w.Temp()
+}
 
 // Add appends one entry; content is read for a File and must be exactly Size bytes. Entries must come in the order of Less,
 // and a Hardlink, which needs no other field than Linkname, after the File it names. Names that a layer cannot have, those
@@ -147,8 +155,7 @@ func (w *Writer) add(e Entry, content io.Reader) error {
 	}
 	if e.Type == Hardlink {
 		// Appliers give the file what the header of its last name says.
-		i, _ := find(w.entries, e.Linkname)
-		f := &w.entries[i]
+		f, _ := w.index.ix.Lookup(e.Linkname)
 		e.Mode, e.UID, e.GID, e.ModTime, e.Xattrs, e.Size = f.Mode, f.UID, f.GID, f.ModTime, f.Xattrs, 0
 	}
 	if err := w.tw.WriteHeader(header(&e)); err != nil {
@@ -164,7 +171,7 @@ func (w *Writer) add(e Entry, content io.Reader) error {
 		}
 		e.Sum = sum
 		if kept != nil {
-			w.names[e.Path] = kept
+			w.index.ix.names[e.Path] = kept
 		}
 	}
 	if e.Type == Dir && e.Opaque {
@@ -172,8 +179,8 @@ func (w *Writer) add(e Entry, content io.Reader) error {
 			return err
 		}
 	}
-	w.entries = append(w.entries, indexed(e))
-	return nil
+	e = indexed(e)
+	return w.index.add(&e)
 }
 
 // time is t as a layer has it.
@@ -205,15 +212,18 @@ func (w *Writer) check(e *Entry) error {
 		return fmt.Errorf("size %d", e.Size)
 	case w.ix != nil:
 		return errors.New("the layer is a rewritten one")
-	case len(w.entries) > 0 && !Less(w.entries[len(w.entries)-1].Path, e.Path):
-		return fmt.Errorf("comes after %q, out of order", w.entries[len(w.entries)-1].Path)
+	case w.index.ix.Len() > 0 && !Less(w.index.ix.list.last, e.Path):
+		return fmt.Errorf("comes after %q, out of order", w.index.ix.list.last)
 	}
 	if err := checkName(e.Path); err != nil {
 		return err
 	}
 	if e.Type == Hardlink {
-		i, ok := find(w.entries, e.Linkname)
-		if !ok || w.entries[i].Type == Dir || w.entries[i].Type == Hardlink || w.entries[i].Type == Whiteout {
+		f, ok := w.index.ix.Lookup(e.Linkname)
+		if err := w.index.ix.Err(); err != nil {
+			return err
+		}
+		if !ok || f.Type == Dir || f.Type == Hardlink || f.Type == Whiteout {
 			return fmt.Errorf("no file %q before it to be linked to", e.Linkname)
 		}
 	}

@@ -102,17 +102,17 @@ func TestWriterAgreesWithReader(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !reflect.DeepEqual(ix.Entries(), l.ix.Entries()) {
-			t.Errorf("%v: read %v\nwrote %v", c, ix.Entries(), l.ix.Entries())
+		if !reflect.DeepEqual(entriesOf(ix), entriesOf(l.ix)) {
+			t.Errorf("%v: read %v\nwrote %v", c, entriesOf(ix), entriesOf(l.ix))
 		}
 		if !reflect.DeepEqual(ix.names, l.ix.names) || len(ix.names) != 1 {
 			t.Errorf("%v: names %q and %q", c, ix.names, l.ix.names)
 		}
-		again, err := Unmarshal(l.ix.Marshal())
+		again, err := Unmarshal(marshal(l.ix))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !reflect.DeepEqual(again.Entries(), l.ix.Entries()) || !reflect.DeepEqual(again.names, l.ix.names) || !reflect.DeepEqual(again.implicit, l.ix.implicit) {
+		if !reflect.DeepEqual(entriesOf(again), entriesOf(l.ix)) || !reflect.DeepEqual(again.names, l.ix.names) || !reflect.DeepEqual(again.implicit, l.ix.implicit) {
 			t.Errorf("decoded index differs")
 		}
 	}
@@ -236,8 +236,8 @@ func TestWriterRefuses(t *testing.T) {
 
 func TestWriteAllLastWins(t *testing.T) {
 	l := write(t, Compression{}, file("b", "1"), file("a", "0"), file("b", "2"))
-	if e, _ := l.ix.Lookup("b"); e.Sum.Digest() != digest.FromString("2") || len(l.ix.Entries()) != 2 {
-		t.Errorf("%v", l.ix.Entries())
+	if e, _ := l.ix.Lookup("b"); e.Sum.Digest() != digest.FromString("2") || len(entriesOf(l.ix)) != 2 {
+		t.Errorf("%v", entriesOf(l.ix))
 	}
 }
 
@@ -290,7 +290,7 @@ func TestRewrite(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := closed(t, w, &c)
-	if got.DiffID != want.DiffID || !reflect.DeepEqual(got.ix.Entries(), want.ix.Entries()) {
+	if got.DiffID != want.DiffID || !reflect.DeepEqual(entriesOf(got.ix), entriesOf(want.ix)) {
 		t.Errorf("rewritten %s, written %s", got.DiffID, want.DiffID)
 	}
 	bad := src.Layer

@@ -15,8 +15,8 @@ const (
 	ahead = 64 << 10
 )
 
-// systemTemp makes a nameless file where the system has its temporary files.
-func systemTemp() (*os.File, error) {
+// SystemTemp makes a nameless file where the system has its temporary files.
+func SystemTemp() (*os.File, error) {
 	f, err := os.CreateTemp("", "spill-")
 	if err != nil {
 		return nil, err
@@ -53,7 +53,7 @@ func (b *Bytes) Append(p []byte) error {
 	if b.file == nil {
 		temp := b.Temp
 		if temp == nil {
-			temp = systemTemp
+			temp = SystemTemp
 		}
 		f, err := temp()
 		if err != nil {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 
 	"github.com/cairn-build/cairn/pkg/layer"
@@ -61,7 +62,10 @@ func (s *Store) PutIndex(diffID digest.Digest, ix *layer.Index) error {
 	if err != nil {
 		return err
 	}
-	return s.putSealed(path+indexSuffix, ix.Marshal(), rebuildable)
+	return s.writeSealed(path+indexSuffix, rebuildable, func(w io.Writer) error {
+		_, err := ix.WriteTo(w)
+		return err
+	})
 }
 
 // mergeLayer chooses what to remember of a layer seen twice.
@@ -106,13 +110,15 @@ func (s *Store) LayerIndex(diffID digest.Digest) (*layer.Index, error) {
 	if err != nil {
 		return nil, err
 	}
-	data, err := readSealed(path + indexSuffix)
+	doc, err := openSealed(path + indexSuffix)
 	if err != nil {
 		return nil, fmt.Errorf("index of layer %s: %w", diffID, err)
 	}
-	ix, err := layer.Unmarshal(data)
+	// The index reads from the document as long as it is used.
+	ix, err := layer.ReadIndex(doc, doc.Size())
 	if err != nil {
 		// An index in the words of another version is as good as none.
+		_ = doc.Close()
 		return nil, fmt.Errorf("index of layer %s: %w (%w)", diffID, damagedError{path + indexSuffix}, err)
 	}
 	return ix, nil

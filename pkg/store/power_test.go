@@ -124,6 +124,15 @@ func (d *disk) apply(t *testing.T, line string) bool {
 			n.data = append(n.data, text[0]...)
 			return true
 		}
+	case "pwrite64":
+		if n := d.fds[fd]; n != nil && n.names == nil {
+			off, err := strconv.Atoi(last)
+			if err != nil {
+				t.Fatalf("%s: %v", line, err)
+			}
+			n.writeAt(text[0], off)
+			return true
+		}
 	case "fsync":
 		n := d.fds[fd]
 		if n == nil {
@@ -163,6 +172,15 @@ func (d *disk) apply(t *testing.T, line string) bool {
 		t.Fatalf("%s is not simulated", line)
 	}
 	return false
+}
+
+// writeAt writes at an offset. What was synced of there, and behind, is as good as never synced.
+func (n *node) writeAt(text string, off int) {
+	if missing := off + len(text) - len(n.data); missing > 0 {
+		n.data = append(n.data, make([]byte, missing)...)
+	}
+	copy(n.data[off:], text)
+	n.synced = min(n.synced, off)
 }
 
 func clone(m map[string]*node) map[string]*node {

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net/url"
 	"os"
@@ -36,15 +37,33 @@ func (s *Store) PutCacheRecord(bucket, key string, data []byte) error {
 	return s.putRecord(bucket, key, data, rebuildable)
 }
 
-func (s *Store) putRecord(bucket, key string, data []byte, keep durability) error {
-	path, err := s.recordPath(bucket, key)
+// WriteCacheRecord is PutCacheRecord for a document that may be large: write writes it.
+func (s *Store) WriteCacheRecord(bucket, key string, write func(io.Writer) error) error {
+	path, err := s.newRecord(bucket, key)
 	if err != nil {
 		return err
 	}
-	if err := makeStoreDir(s.path(recordsDir, bucket)); err != nil {
-		return fmt.Errorf("writing record in %s: %w", bucket, err)
+	return s.writeSealed(path, rebuildable, write)
+}
+
+func (s *Store) putRecord(bucket, key string, data []byte, keep durability) error {
+	path, err := s.newRecord(bucket, key)
+	if err != nil {
+		return err
 	}
 	return s.putSealed(path, data, keep)
+}
+
+// newRecord is recordPath for a document that will be written.
+func (s *Store) newRecord(bucket, key string) (string, error) {
+	path, err := s.recordPath(bucket, key)
+	if err != nil {
+		return "", err
+	}
+	if err := makeStoreDir(s.path(recordsDir, bucket)); err != nil {
+		return "", fmt.Errorf("writing record in %s: %w", bucket, err)
+	}
+	return path, nil
 }
 
 // Record returns a document; fs.ErrNotExist if there is none, or (then also ErrCorrupt) if it is damaged.
@@ -54,6 +73,15 @@ func (s *Store) Record(bucket, key string) ([]byte, error) {
 		return nil, err
 	}
 	return readSealed(path)
+}
+
+// OpenRecord is Record for a document that may be large: it is read when it is asked for something.
+func (s *Store) OpenRecord(bucket, key string) (*Document, error) {
+	path, err := s.recordPath(bucket, key)
+	if err != nil {
+		return nil, err
+	}
+	return openSealed(path)
 }
 
 // DeleteRecord removes a document. One that is not there is no error.

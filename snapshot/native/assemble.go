@@ -236,7 +236,7 @@ func (a *assembly) finishLinked(fd int, base string, e *layer.Entry, f found) er
 func further(indexes []*layer.Index) map[found]int {
 	names := map[found]int{}
 	for i, ix := range indexes {
-		for _, e := range ix.Entries() {
+		for e := range ix.All() {
 			if e.Type == layer.Hardlink {
 				names[found{i, e.Linkname}]++
 			}

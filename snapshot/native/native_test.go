@@ -133,7 +133,7 @@ func (asItIs) Unchanged(string, *unix.Stat_t) bool { return false }
 // lines describe entries but for times, and for whiteouts nothing else.
 func lines(ix *layer.Index) []string {
 	var out []string
-	for _, e := range ix.Entries() {
+	for e := range ix.All() {
 		out = append(out, fmt.Sprintf("%s %c %o %d:%d %d %q %d:%d %s %v", e.Path, e.Type, e.Mode, e.UID, e.GID, e.Size, e.Linkname,
 			e.Devmajor, e.Devminor, e.Sum, e.Xattrs))
 	}

@@ -23,7 +23,7 @@ func (rw *rwLayer) leave(ro *roLayer, ix *layer.Index, dir string) error {
 		return nil
 	}
 	names := further([]*layer.Index{ix})
-	for _, e := range ix.Entries() {
+	for e := range ix.All() {
 		if e.Type != layer.File && e.Type != layer.Hardlink {
 			delete(rw.origins, e.Path)
 			continue
@@ -41,6 +41,9 @@ func (rw *rwLayer) leave(ro *roLayer, ix *layer.Index, dir string) error {
 			rw.owners.Share(fakeroot.KeyOf(&here), 1+names[found{0, first}])
 		}
 		rw.origins[e.Path] = origin{here.Ino, here.Ctim, shared}
+	}
+	if err := ix.Err(); err != nil {
+		return err
 	}
 	ro.warm = &rwLayer{s: rw.s, below: ro, dir: rw.dir, owners: rw.owners, origins: rw.origins}
 	rw.released = true

@@ -168,18 +168,18 @@ func (rw *rwLayer) contents(ix *layer.Index) (dir string, err error) {
 		return "", err
 	}
 	defer from.Close()
-	for _, e := range ix.Entries() {
+	for e := range ix.All() {
 		if e.Type != layer.File {
 			continue
 		}
 		if err := to.MkdirAll(path.Dir(e.Path), 0o700); err != nil {
 			return "", err
 		}
-		if err := rw.move(from, to, &e); err != nil {
+		if err := rw.move(from, to, e); err != nil {
 			return "", fmt.Errorf("keeping %q: %w", e.Path, err)
 		}
 	}
-	return dir, nil
+	return dir, ix.Err()
 }
 
 // move hard-links one file. One that other root filesystems share, of which only the metadata changed, is linked once more.

@@ -67,14 +67,14 @@ func (l *roLayer) divide(most int, scale int64) []segment {
 
 // small reports whether a layer may be copied into a fold.
 func small(ix *layer.Index, scale int64) bool {
-	entries, bytes := ix.Entries(), int64(0)
-	if int64(len(entries)) > foldEntries*scale {
+	if int64(ix.Len()) > foldEntries*scale {
 		return false
 	}
-	for i := range entries {
-		bytes += entries[i].Size
+	bytes := int64(0)
+	for e := range ix.All() {
+		bytes += e.Size
 	}
-	return bytes <= foldBytes*scale
+	return bytes <= foldBytes*scale && ix.Err() == nil
 }
 
 // lowers returns the directories to mount, bottom first, folding what is not folded yet.

@@ -51,9 +51,8 @@ func odd(e *layer.Entry, oneOwner bool) bool {
 
 func (l *roLayer) odd(oneOwner bool) bool {
 	for _, ix := range l.indexes {
-		entries := ix.Entries()
-		for i := range entries {
-			if odd(&entries[i], oneOwner) {
+		for e := range ix.All() {
+			if odd(e, oneOwner) {
 				return true
 			}
 		}
