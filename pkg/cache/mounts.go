@@ -133,7 +133,7 @@ func (m *MountsImport) fill(ctx context.Context, st *store.Store, md mountDocume
 		return err
 	}
 	defer rc.Close()
-	ix, err := layer.Unpack(ctx, rc, layer.Layer{DiffID: md.DiffID, Descriptor: md.Blob}, tmp, nil, layer.Limits{})
+	ix, err := layer.Unpack(ctx, rc, layer.Layer{DiffID: md.DiffID, Descriptor: md.Blob}, tmp, nil, layer.Limits{Temp: st.TempFile})
 	if err == nil {
 		_, err = io.Copy(io.Discard, rc) // only at its end is the blob known to be what its digest says
 	}
@@ -290,6 +290,7 @@ func (o MountsOptions) pack(ctx context.Context, dir string) (digest.Digest, oci
 	if err != nil {
 		return fail(err)
 	}
+	w.Temp = o.Store.TempFile
 	if err := layer.Diff(ctx, dir, nil, w); err != nil {
 		return fail(err)
 	}

@@ -17,7 +17,7 @@ func (im *Imports) prove(ctx context.Context, l layer.Layer, rc io.ReadCloser) i
 	p := &proof{rc: rc, pw: pw, done: make(chan struct{})}
 	go func() {
 		defer close(p.done)
-		ix, err := layer.Unpack(ctx, pr, l, "", nil, layer.Limits{})
+		ix, err := layer.Unpack(ctx, pr, l, "", nil, layer.Limits{Temp: im.local.store.TempFile})
 		if err == nil {
 			// What follows the archive is not the layer's, but has to be read for the writer to end.
 			_, err = io.Copy(io.Discard, pr)

@@ -176,7 +176,7 @@ func (e *exporter) clamp(ctx context.Context, src io.Reader, l layer.Layer, dst 
 		return layer.Layer{}, err
 	}
 	defer w.Abort()
-	w.Clamp = e.Epoch
+	w.Clamp, w.Temp = e.Epoch, e.Store.TempFile
 	if err := layer.Rewrite(ctx, src, l, w); err != nil {
 		return layer.Layer{}, err
 	}

@@ -203,7 +203,7 @@ func (l *loader) layer(ctx context.Context, diffID digest.Digest, name string) (
 		return layer.Layer{}, err
 	}
 	made := layer.Layer{DiffID: diffID}
-	ix, err := layer.Unpack(ctx, &watched{SectionReader: member, r: l.reporter, diffID: diffID}, made, "", nil, layer.Limits{})
+	ix, err := layer.Unpack(ctx, &watched{SectionReader: member, r: l.reporter, diffID: diffID}, made, "", nil, layer.Limits{Temp: l.store.TempFile})
 	if err != nil {
 		return layer.Layer{}, invalid{err}
 	}

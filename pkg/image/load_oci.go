@@ -182,7 +182,7 @@ func (l *loader) layoutLayer(ctx context.Context, of layer.Layer) error {
 	if err != nil {
 		return err
 	}
-	ix, err := layer.Unpack(ctx, &watched{SectionReader: member, r: l.reporter, diffID: of.DiffID}, of, "", nil, layer.Limits{})
+	ix, err := layer.Unpack(ctx, &watched{SectionReader: member, r: l.reporter, diffID: of.DiffID}, of, "", nil, layer.Limits{Temp: l.store.TempFile})
 	if err != nil {
 		return invalid{err}
 	}

@@ -26,7 +26,7 @@ func rewrite(ctx context.Context, r io.Reader, l Layer, w *Writer) error {
 	if w.begun || w.ix != nil {
 		return fmt.Errorf("the new layer has entries already")
 	}
-	rd := newReader(Limits{}.withDefaults())
+	rd := newReader(Limits{Temp: w.Temp}.withDefaults())
 	err := readLayer(ctx, r, l, rd, func(h *tar.Header, n *node, content io.Reader) error {
 		w.begun = true
 		clampHeader(h, w.Clamp)

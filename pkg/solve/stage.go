@@ -331,6 +331,7 @@ func (s *solver) write(ctx context.Context, content func(context.Context, *layer
 	if err != nil {
 		return layer.Layer{}, err
 	}
+	w.Temp = s.Store.TempFile
 	if err := content(ctx, w); err != nil {
 		return layer.Layer{}, err
 	}

@@ -52,6 +52,9 @@ type Images struct {
 
 // NewImages returns the images that are reached by o.
 func NewImages(o ImagesOptions) *Images {
+	if o.Limits.Temp == nil && o.Store != nil {
+		o.Limits.Temp = o.Store.TempFile
+	}
 	return &Images{o: o, local: map[digest.Digest]bool{}, blobs: map[digest.Digest]*fetch{}}
 }
 

@@ -52,6 +52,9 @@ func New(o Options) (*Snapshotter, error) {
 	if o.Store == nil || o.Blob == nil {
 		return nil, errors.New("native: Options need a Store and a Blob function")
 	}
+	if o.Limits.Temp == nil {
+		o.Limits.Temp = o.Store.TempFile
+	}
 	return &Snapshotter{opts: o}, nil
 }
 

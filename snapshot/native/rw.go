@@ -136,7 +136,7 @@ func (rw *rwLayer) write(ctx context.Context) (layer.Layer, *layer.Index, error)
 	if err != nil {
 		return layer.Layer{}, nil, err
 	}
-	w.Clamp, w.Forbidden = rw.s.opts.Clamp, rw.forbidden
+	w.Clamp, w.Forbidden, w.Temp = rw.s.opts.Clamp, rw.forbidden, rw.s.opts.Store.TempFile
 	if err := layer.DiffRoot(ctx, rw.Root(), rw.below.tree(), rw, w); err != nil {
 		return layer.Layer{}, nil, err
 	}

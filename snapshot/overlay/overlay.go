@@ -74,6 +74,9 @@ func New(o Options) (*Snapshotter, error) {
 	if o.Fold == 0 {
 		o.Fold = foldLayers
 	}
+	if o.Limits.Temp == nil {
+		o.Limits.Temp = o.Store.TempFile
+	}
 	o.Compression = o.Compression.Reusing()
 	return &Snapshotter{opts: o}, nil
 }

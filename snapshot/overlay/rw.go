@@ -211,7 +211,7 @@ func (rw *rwLayer) write(ctx context.Context, owners *fakeroot.Table, spool func
 			abort()
 		}
 	}()
-	w.Clamp, w.Forbidden, w.Spool = rw.s.opts.Clamp, rw.forbidden, spool
+	w.Clamp, w.Forbidden, w.Spool, w.Temp = rw.s.opts.Clamp, rw.forbidden, spool, rw.s.opts.Store.TempFile
 	if err := layer.DiffDescribed(ctx, rw.path("upper"), rw.below.tree(), describer(owners), w); err != nil {
 		return written{}, err
 	}
