@@ -3,6 +3,7 @@ package layer
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -59,21 +60,36 @@ func DiffRoot(ctx context.Context, root string, lower Tree, said Said, w *Writer
 
 func (d *differ) diff(ctx context.Context, dir string, w *Writer) error {
 	defer d.close()
+	d.found, d.inodes = NewList(w.Temp), map[uint64]bool{}
 	if d.lower == nil {
 		d.lower = Stack(nil, nil)
 	}
 	if err := d.walk(ctx, ".", d.said != nil); err != nil {
 		return fmt.Errorf("comparing %s: %w", dir, err)
 	}
-	for _, c := range d.wanted() {
+	parents := d.parents()
+	first := map[uint64]string{}
+	for e, note := range d.found.All() {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if err := d.write(ctx, w, c); err != nil {
+		changed, inode := d.readNote(note)
+		if !changed && !parents[e.Path] {
+			continue
+		}
+		own := *e
+		if inode != 0 {
+			if to := first[inode]; to != "" {
+				own = Entry{Path: e.Path, Type: Hardlink, Linkname: to}
+			} else {
+				first[inode] = e.Path
+			}
+		}
+		if err := d.write(ctx, w, own); err != nil {
 			return err
 		}
 	}
-	return nil
+	return d.found.Err()
 }
 
 type differ struct {
@@ -82,15 +98,46 @@ type differ struct {
 	// said is nil for an upper directory, for which there may be describe.
 	said     Said
 	describe func(st *unix.Stat_t, e *Entry)
-	found    []*change
+	// found is what may belong in the layer, with notes as addNote writes them; inodes are those with several names that changed.
+	found  *List
+	inodes map[uint64]bool
+	note   []byte
 }
 
-// change is an entry of the upper directory, or a name it hides.
-type change struct {
-	e       Entry
-	changed bool
-	// inode is set for what has several names.
-	inode uint64
+// add notes an entry of the upper directory, or a name it hides. inode is set for what has several names.
+func (d *differ) add(e *Entry, changed bool, inode uint64) error {
+	if changed && inode != 0 {
+		d.inodes[inode] = true
+	}
+	if !changed && inode == 0 && e.Type != Dir {
+		return nil
+	}
+	d.note = append(d.note[:0], 0)
+	if changed {
+		d.note[0] = 1
+	}
+	d.note = binary.AppendUvarint(d.note, inode)
+	return d.found.Add(e, d.note)
+}
+
+// readNote returns what add has noted; who shares an inode with what changed has changed too.
+func (d *differ) readNote(note []byte) (changed bool, inode uint64) {
+	inode, _ = binary.Uvarint(note[1:])
+	return note[0] != 0 || d.inodes[inode], inode
+}
+
+// parents are the directories on the way to what changed.
+func (d *differ) parents() map[string]bool {
+	parents := map[string]bool{}
+	for e, note := range d.found.All() {
+		if changed, _ := d.readNote(note); !changed {
+			continue
+		}
+		for p := parentOf(e.Path); p != "." && !parents[p]; p = parentOf(p) {
+			parents[p] = true
+		}
+	}
+	return parents
 }
 
 // walk compares what is in a directory. hides means that nothing of lower shines through it.
@@ -99,8 +146,9 @@ func (d *differ) walk(ctx context.Context, dir string, hides bool) error {
 	if err != nil {
 		return err
 	}
+	var hidden []string
 	if hides {
-		if err := d.hidden(dir, names); err != nil {
+		if hidden, err = d.hidden(dir, names); err != nil {
 			return err
 		}
 	}
@@ -108,29 +156,44 @@ func (d *differ) walk(ctx context.Context, dir string, hides bool) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
+		if hidden, err = d.removed(dir, hidden, base); err != nil {
+			return err
+		}
 		if err := d.compare(ctx, dir, base, hides); err != nil {
 			return err
 		}
 	}
-	return nil
+	_, err = d.removed(dir, hidden, "")
+	return err
 }
 
-// hidden adds a whiteout for each name of lower that an opaque directory does not have.
-func (d *differ) hidden(dir string, names []string) error {
+// removed adds a whiteout for each of names that comes before base, or for all if there is none, and returns the others.
+func (d *differ) removed(dir string, names []string, base string) ([]string, error) {
+	for len(names) > 0 && (base == "" || names[0] < base) {
+		if err := d.add(&Entry{Path: join(dir, names[0]), Type: Whiteout}, true, 0); err != nil {
+			return nil, err
+		}
+		names = names[1:]
+	}
+	return names, nil
+}
+
+// hidden returns the names that lower has in an opaque directory, and the directory has not.
+func (d *differ) hidden(dir string, names []string) (hidden []string, err error) {
 	below, err := d.below(dir)
 	if err != nil || below.Type != Dir {
-		return err
+		return nil, err
 	}
 	entries, err := d.lower.ReadDir(dir)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for _, e := range entries {
 		if _, ok := slices.BinarySearch(names, baseOf(e.Path)); !ok {
-			d.found = append(d.found, &change{e: Entry{Path: e.Path, Type: Whiteout}, changed: true})
+			hidden = append(hidden, baseOf(e.Path))
 		}
 	}
-	return nil
+	return hidden, nil
 }
 
 // below returns what lower has at a path; the zero Entry if nothing.
@@ -167,33 +230,34 @@ func (d *differ) compare(ctx context.Context, dir, base string, hides bool) erro
 	if d.said != nil {
 		d.said.Describe(&st, &e)
 	}
-	c := &change{e: e}
 	if d.said == nil && st.Mode&unix.S_IFMT == unix.S_IFCHR && st.Rdev == 0 {
 		if old.Type != 0 {
-			d.found = append(d.found, &change{e: Entry{Path: name, Type: Whiteout}, changed: true})
+			return d.add(&Entry{Path: name, Type: Whiteout}, true, 0)
 		}
 		return nil
 	}
 	if e.Type == Symlink {
-		if c.e.Linkname, err = readlink(fd, base); err != nil {
+		if e.Linkname, err = readlink(fd, base); err != nil {
 			return fmt.Errorf("%q: %w", name, err)
 		}
 	}
+	var inode uint64
 	if e.Type != Dir && st.Nlink > 1 {
-		c.inode = st.Ino
+		inode = st.Ino
 	}
 	opaque := false
 	if e.Type == Dir && d.said == nil {
-		if opaque, err = d.directory(&c.e); err != nil {
+		if opaque, err = d.directory(&e); err != nil {
 			return err
 		}
 	}
-	same, err := d.same(ctx, &c.e, &old, &st)
+	same, err := d.same(ctx, &e, &old, &st)
 	if err != nil {
 		return fmt.Errorf("%q: %w", name, err)
 	}
-	c.changed = !same
-	d.found = append(d.found, c)
+	if err := d.add(&e, !same, inode); err != nil {
+		return err
+	}
 	if e.Type == Dir {
 		return d.walk(ctx, name, hides || opaque)
 	}
@@ -302,60 +366,23 @@ func layerXattrs(xattrs map[string]string) map[string]string {
 	return out
 }
 
-// wanted returns what belongs in the layer, in its order: what changed, the other names of files that did, and the
-// directories on the way.
-func (d *differ) wanted() []*change {
-	inodes := map[uint64]bool{}
-	for _, c := range d.found {
-		if c.inode != 0 && c.changed {
-			inodes[c.inode] = true
-		}
-	}
-	parents := map[string]bool{}
-	for _, c := range d.found {
-		if c.changed = c.changed || inodes[c.inode]; !c.changed {
-			continue
-		}
-		for p := parentOf(c.e.Path); p != "." && !parents[p]; p = parentOf(p) {
-			parents[p] = true
-		}
-	}
-	slices.SortFunc(d.found, func(a, b *change) int { return compare(a.e.Path, b.e.Path) })
-	first := map[uint64]string{}
-	var out []*change
-	for _, c := range d.found {
-		if !c.changed && !(c.e.Type == Dir && parents[c.e.Path]) {
-			continue
-		}
-		if c.inode != 0 {
-			if to := first[c.inode]; to != "" {
-				c.e = Entry{Path: c.e.Path, Type: Hardlink, Linkname: to}
-			} else {
-				first[c.inode] = c.e.Path
-			}
-		}
-		out = append(out, c)
-	}
-	return out
-}
-
 // write adds one entry, opening a file for its content and attributes.
-func (d *differ) write(ctx context.Context, w *Writer, c *change) error {
-	if c.e.Type != File {
-		return w.Add(c.e, nil)
+func (d *differ) write(ctx context.Context, w *Writer, e Entry) error {
+	if e.Type != File {
+		return w.Add(e, nil)
 	}
-	f, err := d.openFile(parentOf(c.e.Path), baseOf(c.e.Path))
+	f, err := d.openFile(parentOf(e.Path), baseOf(e.Path))
 	if err != nil {
 		return fmt.Errorf("writing layer: %w", err)
 	}
 	defer f.Close()
-	own, notes, err := d.xattrs(f, &c.e)
+	own, notes, err := d.xattrs(f, &e)
 	if err != nil {
-		return fmt.Errorf("writing layer entry %q: %w", c.e.Path, err)
+		return fmt.Errorf("writing layer entry %q: %w", e.Path, err)
 	}
 	if _, ok := notes[overlayPrefix+"metacopy"]; ok {
-		return fmt.Errorf("writing layer entry %q: its content is below, as metacopy leaves it, which is not supported", c.e.Path)
+		return fmt.Errorf("writing layer entry %q: its content is below, as metacopy leaves it, which is not supported", e.Path)
 	}
-	c.e.Xattrs = own
-	return w.Add(c.e, Until(ctx, f))
+	e.Xattrs = own
+	return w.Add(e, Until(ctx, f))
 }
