@@ -38,9 +38,7 @@ type Request struct {
 	Stage layer.Tree
 	// Time is the mtime of what is created without one of its own.
 	Time time.Time
-	// TempDir is where archives are spooled while they are unpacked; "" is the system's.
-	TempDir string
-	// Limits bounds what archives unpack to.
+	// Limits bounds what archives unpack to. Its Temp makes the files for archives while they are unpacked, and for what is known of very many files.
 	Limits layer.Limits
 }
 
@@ -93,23 +91,24 @@ type Result struct {
 	// Warnings are sentences about what may not be meant.
 	Warnings []string
 
-	nodes  []*node // sorted as in a layer
-	spools []*spool
+	nodes   nodes
+	origins origins
+	spools  []*spool
 }
 
-// Items returns the content, sorted as in a layer.
-func (r *Result) Items() []layer.Item { return itemsOf(r.nodes) }
+// Items returns the content, sorted as in a layer. It is for few files: Write needs less memory.
+func (r *Result) Items() ([]layer.Item, error) {
+	var items []layer.Item
+	err := r.nodes.each(func(n *node) error {
+		items = append(items, r.origins.item(n))
+		return nil
+	})
+	return items, err
+}
 
-// Write writes the content to a layer. It can be called once: what has been written is let go, for there may be very much of it.
+// Write writes the content to a layer.
 func (r *Result) Write(ctx context.Context, w *layer.Writer) error {
-	for i, n := range r.nodes {
-		r.nodes[i] = nil
-		if err := layer.WriteItem(ctx, w, n.item()); err != nil {
-			return err
-		}
-	}
-	r.nodes = nil
-	return nil
+	return r.nodes.each(func(n *node) error { return layer.WriteItem(ctx, w, r.origins.item(n)) })
 }
 
 // Close removes what was spooled. It may be called twice.
@@ -136,17 +135,17 @@ func Entries(ctx context.Context, r Request) (*Result, error) {
 	if r.Independent() {
 		stage = nil
 	}
-	c := &copier{req: r, owner: own, mode: md, up: newUpper(stage, r.Time), res: &Result{}, written: map[string]string{}}
+	c := &copier{req: r, owner: own, mode: md, up: newUpper(stage, r.Time, r.Limits.Temp), res: &Result{}, written: map[string]string{}}
 	if own != nil {
 		for _, u := range own.unknown {
 			c.res.Warnings = append(c.res.Warnings, fmt.Sprintf("--chown=%s: %s", r.Chown, u))
 		}
 	}
-	if err := c.run(ctx); err != nil {
-		_ = c.res.Close()
-		return nil, err
+	err = c.run(ctx)
+	if err == nil {
+		err = c.finish(ctx)
 	}
-	if c.res.nodes, err = c.up.changes(ctx); err != nil {
+	if err != nil {
 		_ = c.res.Close()
 		return nil, err
 	}
@@ -162,6 +161,14 @@ type copier struct {
 	res   *Result
 	// written maps the files that a source put exactly at the destination to that source, to see when another replaces it.
 	written map[string]string
+	matched int // how many matches have been copied
+}
+
+// finish makes the result of what has been written.
+func (c *copier) finish(ctx context.Context) (err error) {
+	c.res.nodes, err = c.up.changes(ctx)
+	c.res.origins = c.up.origins
+	return err
 }
 
 func (c *copier) run(ctx context.Context) error {
@@ -171,8 +178,9 @@ func (c *copier) run(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		tree := c.up.from(treeOrigin{s.Tree})
 		for _, m := range ms {
-			if err := c.match(ctx, s, m); err != nil {
+			if err := c.match(ctx, s, tree, m); err != nil {
 				return err
 			}
 		}
@@ -180,8 +188,8 @@ func (c *copier) run(ctx context.Context) error {
 	return nil
 }
 
-// match copies one name of a source.
-func (c *copier) match(ctx context.Context, s *Source, m match) error {
+// match copies one name of a source, whose tree has a number among the origins.
+func (c *copier) match(ctx context.Context, s *Source, tree int, m match) error {
 	if s.Unpack && m.entry.Type == layer.File {
 		if ok, err := c.unpack(ctx, s, m); ok || err != nil {
 			return err
@@ -197,8 +205,9 @@ func (c *copier) match(ctx context.Context, s *Source, m match) error {
 		}
 		c.written[dst] = m.shown()
 	}
-	links := &linkGroup{key: m.shown() + "\x00" + dst}
-	return m.walk(ctx, func(f found) error { return c.place(f, dst, s.Tree, links) })
+	c.matched++
+	from := files{s.Tree, tree, c.matched}
+	return m.walk(ctx, func(f found) error { return c.place(f, dst, from) })
 }
 
 // prepare makes the directories that lead to the destination and returns the path that the match becomes; exact says that it is the
@@ -251,12 +260,11 @@ func (c *copier) mkdirAll(name string, perm int64) error {
 	}
 	e = layer.Entry{Path: name, Type: layer.Dir, Mode: perm, ModTime: c.req.Time}
 	c.owner.apply(&e)
-	c.up.put(&node{Entry: e})
-	return nil
+	return c.up.put(&node{Entry: e})
 }
 
 // place puts what was found in a source below (or at) dst.
-func (c *copier) place(f found, dst string, t layer.Tree, links *linkGroup) error {
+func (c *copier) place(f found, dst string, from files) error {
 	target := f.entry.Path
 	if p := path.Join(dst, f.rel); p != target { // else the string that is there is as good
 		target = p
@@ -284,13 +292,12 @@ func (c *copier) place(f found, dst string, t layer.Tree, links *linkGroup) erro
 	c.mode.apply(&e)
 	n := &node{Entry: e}
 	if e.Type == layer.File {
-		n.content = &treeFile{t, f.name}
-		if n.link, err = links.of(t, f.name); err != nil {
+		n.content = content{origin: from.origin, name: f.name}
+		if n.link, err = from.link(f.name); err != nil {
 			return err
 		}
 	}
-	c.up.put(n)
-	return nil
+	return c.up.put(n)
 }
 
 func (c *copier) placeDir(f found, e, at layer.Entry, exists bool) error {
@@ -310,10 +317,10 @@ func (c *copier) placeDir(f found, e, at layer.Entry, exists bool) error {
 		c.mode.apply(&e)
 	}
 	e.Opaque = false
-	if e.Path != "." {
-		c.up.put(&node{Entry: e})
+	if e.Path == "." {
+		return nil
 	}
-	return nil
+	return c.up.put(&node{Entry: e})
 }
 
 // wantsDir reports whether a destination says that it is a directory.

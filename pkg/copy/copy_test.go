@@ -68,7 +68,7 @@ func runCases(t *testing.T, cases []copyCase) {
 			defer res.Close()
 			want := strings.Join(strings.Fields(strings.ReplaceAll(c.want, " ", "\x00")), "\n")
 			want = strings.ReplaceAll(want, "\x00", " ")
-			if got := show(t, res.Items()); got != want {
+			if got := show(t, itemsOf(t, res)); got != want {
 				t.Errorf("got\n%s\nwant\n%s", got, want)
 			}
 		})
@@ -250,13 +250,13 @@ func TestTimes(t *testing.T) {
 	}
 	defer res.Close()
 	want := map[string]int64{"a": 1, "a/b": 100, "a/b/n": 3, "a/b/n/d": 4, "a/b/n/d/f": 5, "a/b/n/l": 6, "a/b/n/g": 7}
-	for _, it := range res.Items() {
+	for _, it := range itemsOf(t, res) {
 		if w, ok := want[it.Path]; !ok || it.ModTime.Unix() != w {
 			t.Errorf("%s has time %d, want %d", it.Path, it.ModTime.Unix(), w)
 		}
 	}
-	if len(res.Items()) != len(want) {
-		t.Errorf("%d entries, want %d", len(res.Items()), len(want))
+	if len(itemsOf(t, res)) != len(want) {
+		t.Errorf("%d entries, want %d", len(itemsOf(t, res)), len(want))
 	}
 }
 

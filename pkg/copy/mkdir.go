@@ -15,7 +15,7 @@ func Directory(ctx context.Context, stage layer.Tree, dir, who string, now time.
 	if err != nil {
 		return nil, err
 	}
-	c := &copier{req: r, owner: own, up: newUpper(stage, now)}
+	c := &copier{req: r, owner: own, up: newUpper(stage, now, nil), res: &Result{}}
 	name, err := c.up.resolve(cleanName(dir))
 	if err != nil {
 		return nil, err
@@ -23,9 +23,8 @@ func Directory(ctx context.Context, stage layer.Tree, dir, who string, now time.
 	if err := c.mkdirAll(name, 0o755); err != nil {
 		return nil, err
 	}
-	nodes, err := c.up.changes(ctx)
-	if err != nil {
+	if err := c.finish(ctx); err != nil {
 		return nil, err
 	}
-	return itemsOf(nodes), nil
+	return c.res.Items()
 }

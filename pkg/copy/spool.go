@@ -8,6 +8,7 @@ import (
 	"os"
 
 	"github.com/cairn-build/cairn/pkg/layer"
+	"github.com/cairn-build/cairn/pkg/spill"
 	"github.com/opencontainers/go-digest"
 )
 
@@ -33,40 +34,34 @@ type spool struct {
 	end int64
 }
 
-func newSpool(dir string) (*spool, error) {
-	f, err := os.CreateTemp(dir, "unpack-")
-	if err != nil {
-		return nil, err
+func newSpool(temp func() (*os.File, error)) (*spool, error) {
+	if temp == nil {
+		temp = spill.SystemTemp
 	}
-	if err := os.Remove(f.Name()); err != nil {
-		_ = f.Close()
+	f, err := temp()
+	if err != nil {
 		return nil, err
 	}
 	return &spool{f: f}, nil
 }
 
-func (s *spool) add(r io.Reader, size int64) (*spooled, error) {
+// add puts a file of the archive at the end and returns where it is.
+func (s *spool) add(r io.Reader, size int64) (at int64, err error) {
 	n, err := io.CopyN(s.f, r, size)
 	if err != nil {
-		return nil, fmt.Errorf("reading %d bytes: %w", size, err)
+		return 0, fmt.Errorf("reading %d bytes: %w", size, err)
 	}
-	at := s.end
+	at = s.end
 	s.end += n
-	return &spooled{s.f, at, n}, nil
+	return at, nil
 }
 
-// spooled is a stretch of a spool, a file of the archive.
-type spooled struct {
-	f       *os.File
-	at, len int64
-}
+func (s *spool) section(n *node) io.Reader { return io.NewSectionReader(s.f, n.content.at, n.Size) }
 
-func (s *spooled) open() (io.ReadCloser, error) {
-	return io.NopCloser(io.NewSectionReader(s.f, s.at, s.len)), nil
-}
+func (s *spool) open(n *node) (io.ReadCloser, error) { return io.NopCloser(s.section(n)), nil }
 
-func (s *spooled) digest(ctx context.Context) (digest.Digest, error) {
-	return digest.FromReader(layer.Until(ctx, io.NewSectionReader(s.f, s.at, s.len)))
+func (s *spool) digest(ctx context.Context, n *node) (digest.Digest, error) {
+	return digest.FromReader(layer.Until(ctx, s.section(n)))
 }
 
 func (s *spool) close() error { return s.f.Close() }

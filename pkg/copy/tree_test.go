@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"os"
 	"path"
 	"slices"
 	"sort"
@@ -144,6 +145,26 @@ func (m *memTree) Digest(_ context.Context, name string) (digest.Digest, error) 
 }
 
 func (m *memTree) LinkID(name string) (string, error) { return m.links[name], nil }
+
+func itemsOf(t testing.TB, res *Result) []layer.Item {
+	t.Helper()
+	items, err := res.Items()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return items
+}
+
+// nameless makes nameless files in a directory.
+func nameless(dir string) func() (*os.File, error) {
+	return func() (*os.File, error) {
+		f, err := os.CreateTemp(dir, "")
+		if err != nil {
+			return nil, err
+		}
+		return f, os.Remove(f.Name())
+	}
+}
 
 // show renders items one a line, sorted by path, in the syntax of tree; what is the default there is left out.
 func show(t testing.TB, items []layer.Item) string {

@@ -35,12 +35,10 @@ func (c *copier) unpack(ctx context.Context, s *Source, m match) (bool, error) {
 	if err := c.mkdirAll(dst, 0o755); err != nil {
 		return false, err
 	}
-	sp, err := newSpool(c.req.TempDir)
+	x, err := c.extractor(dst)
 	if err != nil {
 		return false, fmt.Errorf("unpacking %q: %w", m.shown(), err)
 	}
-	c.res.spools = append(c.res.spools, sp)
-	x := &extractor{copier: c, dest: dst, spool: sp, group: m.shown() + "\x00" + dst, links: map[string][]*node{}}
 	f, err := s.Tree.Open(m.real)
 	if err != nil {
 		return false, fmt.Errorf("unpacking %q: %w", m.shown(), err)
@@ -52,24 +50,23 @@ func (c *copier) unpack(ctx context.Context, s *Source, m match) (bool, error) {
 	return true, nil
 }
 
-// Unpack reads a tar archive, in any compression, and returns what is in it with the owners it says. Nothing is written but one
-// file without a name in tempDir, and no entry can be anywhere but below the root.
-func Unpack(ctx context.Context, r io.Reader, tempDir string, limits layer.Limits) (*Result, error) {
-	sp, err := newSpool(tempDir)
+// Unpack reads a tar archive, in any compression, and returns what is in it with the owners it says. Nothing is written but files
+// without a name, and no entry can be anywhere but below the root.
+func Unpack(ctx context.Context, r io.Reader, limits layer.Limits) (*Result, error) {
+	req := Request{Limits: limits, Time: time.Unix(0, 0)}
+	c := &copier{up: newUpper(nil, req.Time, limits.Temp), req: req, res: &Result{}}
+	x, err := c.extractor(".")
+	if err == nil {
+		err = x.run(ctx, r)
+	}
+	if err == nil {
+		err = c.finish(ctx)
+	}
 	if err != nil {
+		_ = c.res.Close()
 		return nil, fmt.Errorf("unpacking: %w", err)
 	}
-	res := &Result{spools: []*spool{sp}}
-	c := &copier{up: newUpper(nil, time.Unix(0, 0)), req: Request{Limits: limits, Time: time.Unix(0, 0)}}
-	x := &extractor{copier: c, dest: ".", spool: sp, links: map[string][]*node{}}
-	if err = x.run(ctx, r); err == nil {
-		res.nodes, err = c.up.changes(ctx)
-	}
-	if err != nil {
-		_ = res.Close()
-		return nil, fmt.Errorf("unpacking: %w", err)
-	}
-	return res, nil
+	return c.res, nil
 }
 
 // isArchive reports whether a file starts, once decompressed, with a tar header.
@@ -93,10 +90,19 @@ type extractor struct {
 	*copier
 	dest    string
 	spool   *spool
-	group   string
-	entries int64              // how many more may come
-	files   int64              // how many more bytes of files
-	links   map[string][]*node // the files that are one, by node.link
+	origin  int   // the spool's number
+	entries int64 // how many more may come
+	files   int64 // how many more bytes of files
+}
+
+// extractor makes one with a spool that the result will close.
+func (c *copier) extractor(dest string) (*extractor, error) {
+	sp, err := newSpool(c.req.Limits.Temp)
+	if err != nil {
+		return nil, err
+	}
+	c.res.spools = append(c.res.spools, sp)
+	return &extractor{copier: c, dest: dest, spool: sp, origin: c.up.from(sp)}, nil
 }
 
 func (x *extractor) run(ctx context.Context, archive io.Reader) error {
@@ -170,14 +176,15 @@ func (x *extractor) entry(h *tar.Header, content io.Reader) error {
 		return err
 	}
 	if exists && (at.Type != layer.Dir || n.Type != layer.Dir) {
-		x.up.remove(e.Path)
+		if err := x.up.remove(e.Path); err != nil {
+			return err
+		}
 	}
-	x.up.put(n)
-	return nil
+	return x.up.put(n)
 }
 
 // fill sets what depends on the type of an entry.
-func (x *extractor) fill(n *node, h *tar.Header, content io.Reader) error {
+func (x *extractor) fill(n *node, h *tar.Header, r io.Reader) error {
 	switch h.Typeflag {
 	case tar.TypeDir:
 		n.Type = layer.Dir
@@ -187,11 +194,11 @@ func (x *extractor) fill(n *node, h *tar.Header, content io.Reader) error {
 		if x.files -= h.Size; x.files < 0 {
 			return errTooLarge
 		}
-		sec, err := x.spool.add(content, h.Size)
+		at, err := x.spool.add(r, h.Size)
 		if err != nil {
 			return err
 		}
-		n.content = sec
+		n.content = content{origin: x.origin, at: at}
 	case tar.TypeSymlink:
 		n.Type, n.Mode, n.Linkname = layer.Symlink, 0o777, h.Linkname
 	case tar.TypeChar, tar.TypeBlock:
@@ -219,11 +226,12 @@ func (x *extractor) link(h *tar.Header, e layer.Entry, exists bool) error {
 		return fmt.Errorf("linking to %q: %w", h.Linkname, err)
 	}
 	from := path.Join(x.dest, dir, path.Base(to))
-	n, ok := x.up.nodes[from]
-	if !ok {
-		if n, err = x.fromStage(from); err != nil {
-			return fmt.Errorf("linking to %q: %w", h.Linkname, err)
-		}
+	n, err := x.up.nodes.get(from)
+	if err == nil && n == nil {
+		n, err = x.fromStage(from)
+	}
+	if err != nil {
+		return fmt.Errorf("linking to %q: %w", h.Linkname, err)
 	}
 	if n.Type == layer.Dir {
 		return fmt.Errorf("linking to %q: it is a directory", h.Linkname)
@@ -231,26 +239,15 @@ func (x *extractor) link(h *tar.Header, e layer.Entry, exists bool) error {
 	if n.Path == e.Path {
 		return nil
 	}
-	if n.Type == layer.File && n.link == "" {
-		n.link = fmt.Sprintf("%s\x00%d", x.group, len(x.links))
-		x.links[n.link] = []*node{n}
+	if below(e.Path, n.Path) {
+		return fmt.Errorf("linking to %q: it is in what the link replaces", h.Linkname)
 	}
-	cp := *n
-	cp.Path = e.Path
 	if exists {
-		x.up.remove(e.Path)
-	}
-	x.up.put(n)
-	x.up.put(&cp)
-	x.links[n.link] = append(x.links[n.link], &cp)
-	// One file has one owner, mode and time: those of the entry read last.
-	for _, l := range x.links[n.link] {
-		l.UID, l.GID = e.UID, e.GID
-		if l.Type == layer.File {
-			l.Mode, l.ModTime = e.Mode, e.ModTime
+		if err := x.up.remove(e.Path); err != nil {
+			return err
 		}
 	}
-	return nil
+	return x.up.join(n, e)
 }
 
 // fromStage makes a node of what the stage has, which then becomes part of the layer as a link's other end.
@@ -265,7 +262,7 @@ func (x *extractor) fromStage(name string) (*node, error) {
 	e.Path, e.Xattrs = name, keptXattrs(e.Xattrs)
 	n := &node{Entry: e}
 	if e.Type == layer.File {
-		n.content = &treeFile{x.up.lower, name}
+		n.content = content{origin: x.up.stage(), name: name}
 	}
 	return n, nil
 }
@@ -296,7 +293,7 @@ func (x *extractor) parent(name string) (string, error) {
 	case ok && e.Type != layer.Dir:
 		return "", fmt.Errorf("%q is no directory", name)
 	case !ok:
-		x.up.put(&node{Entry: layer.Entry{
+		return dir, x.up.put(&node{Entry: layer.Entry{
 			Path: path.Join(x.dest, dir), Type: layer.Dir, Mode: impliedMode, ModTime: x.req.Time}})
 	}
 	return dir, nil

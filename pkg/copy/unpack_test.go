@@ -67,7 +67,7 @@ func addArchive(t testing.TB, data []byte, dest string, stage layer.Tree) Reques
 	e := src.entries["a.tar"]
 	e.Size = int64(len(data))
 	src.entries["a.tar"], src.data["a.tar"] = e, data
-	return Request{Dest: dest, Stage: stage, Time: epoch, TempDir: t.TempDir(), Sources: []Source{{Tree: src, Path: "a.tar", Unpack: true}}}
+	return Request{Dest: dest, Stage: stage, Time: epoch, Sources: []Source{{Tree: src, Path: "a.tar", Unpack: true}}}
 }
 
 func TestUnpack(t *testing.T) {
@@ -162,7 +162,7 @@ func TestUnpack(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got := show(t, res.Items()); got != c.want {
+			if got := show(t, itemsOf(t, res)); got != c.want {
 				t.Errorf("got\n%s\nwant\n%s", got, c.want)
 			}
 			if err := res.Close(); err != nil {
@@ -246,7 +246,7 @@ func TestUnpackCompressions(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
-		if got := show(t, res.Items()); got != "f=1" {
+		if got := show(t, itemsOf(t, res)); got != "f=1" {
 			t.Errorf("%s: got %s", name, got)
 		}
 		_ = res.Close()
@@ -265,7 +265,7 @@ func TestUnpackOfOther(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
-		if got, want := show(t, res.Items()), "x/\nx/a.tar="+string(data); got != want {
+		if got, want := show(t, itemsOf(t, res)), "x/\nx/a.tar="+string(data); got != want {
 			t.Errorf("%s: got %q", name, got)
 		}
 		_ = res.Close()
@@ -335,7 +335,7 @@ func FuzzPattern(f *testing.F) {
 		if err != nil {
 			return
 		}
-		for _, it := range res.Items() {
+		for _, it := range itemsOf(t, res) {
 			if it.Path != "d" && !strings.HasPrefix(it.Path, "d/") || !fs.ValidPath(it.Path) {
 				t.Errorf("%q copies to %q", pattern, it.Path)
 			}
@@ -350,14 +350,13 @@ func FuzzUnpack(f *testing.F) {
 	temp := attack.Dir(f)
 	f.Fuzz(func(t *testing.T, data []byte) {
 		r := addArchive(t, data, "/x/y", tree(t, "x/y/l->/z", "z/f=1"))
-		r.TempDir = temp
-		r.Limits = layer.Limits{Bytes: 1 << 20, Entries: 1000}
+		r.Limits = layer.Limits{Bytes: 1 << 20, Entries: 1000, Temp: nameless(temp)}
 		res, err := Entries(context.Background(), r)
 		if err != nil {
 			return
 		}
 		defer res.Close()
-		for _, it := range res.Items() {
+		for _, it := range itemsOf(t, res) {
 			if !fs.ValidPath(it.Path) || it.Path == "." {
 				t.Errorf("an entry %q", it.Path)
 			}

@@ -6,9 +6,8 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"os"
 	"path"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/cairn-build/cairn/pkg/layer"
@@ -16,87 +15,91 @@ import (
 )
 
 // upper is the stage with what has been written over it: the merged view that the file operations see, and in the end the
-// difference.
+// difference. What it needs of memory does not depend on how many names are written.
 type upper struct {
 	lower layer.Tree // nil: nothing
-	nodes map[string]*node
-	// removed are the names that were taken away with all below them. Whatever is made there afterwards hides what lower has.
-	removed map[string]bool
+	nodes table
+	// removed are the names of lower that were taken away with all below them. Whatever is made there afterwards hides what lower has.
+	removed table
+	// links has for the hard links of archives, by node.link, the owner, mode and time that all names have.
+	links  table
+	joined int // how many files have got links so
+	// origins is where the contents of nodes are; below is the number of lower among them, 0 while it has none.
+	origins origins
+	below   int
+	// bare is a directory where nothing that was written hides what lower has in it.
+	bare string
 	// now is the time that directories of lower get when something is put into them, as in a file system.
 	now time.Time
 }
 
-// node is one path that was written.
-type node struct {
-	layer.Entry
-	// content is that of a file.
-	content content
-	// link is equal for the files that are hard links of each other; "" for a file of its own.
-	link string
+// newUpper is a stage over which nothing has been written. temp makes nameless files for what is not kept in memory.
+func newUpper(lower layer.Tree, now time.Time, temp func() (*os.File, error)) *upper {
+	of := func() table { return table{temp: temp} }
+	return &upper{lower: lower, nodes: of(), removed: of(), links: of(), bare: ".", now: now}
 }
 
-func (n *node) item() layer.Item {
-	it := layer.Item{Entry: n.Entry}
-	if n.Type == layer.File {
-		it.Open = n.content.open
+// from returns the number of an origin of contents.
+func (u *upper) from(o origin) int {
+	u.origins = append(u.origins, o)
+	return len(u.origins)
+}
+
+// stage returns the number of lower among the origins.
+func (u *upper) stage() int {
+	if u.below == 0 {
+		u.below = u.from(treeOrigin{u.lower})
 	}
-	return it
-}
-
-func itemsOf(nodes []*node) []layer.Item {
-	items := make([]layer.Item, len(nodes))
-	for i, n := range nodes {
-		items[i] = n.item()
-	}
-	return items
-}
-
-// content is what a file holds.
-type content interface {
-	open() (io.ReadCloser, error)
-	digest(ctx context.Context) (digest.Digest, error)
-}
-
-// treeFile is a file of a tree.
-type treeFile struct {
-	tree layer.Tree
-	name string
-}
-
-func (f *treeFile) open() (io.ReadCloser, error) { return f.tree.Open(f.name) }
-func (f *treeFile) digest(ctx context.Context) (digest.Digest, error) {
-	return f.tree.Digest(ctx, f.name)
-}
-
-func newUpper(lower layer.Tree, now time.Time) *upper {
-	return &upper{lower: lower, nodes: map[string]*node{}, removed: map[string]bool{}, now: now}
+	return u.below
 }
 
 // lstat returns what is at a path whose parents are no symlinks.
 func (u *upper) lstat(name string) (layer.Entry, bool, error) {
-	if n, ok := u.nodes[name]; ok {
+	n, err := u.nodes.get(name)
+	if err != nil {
+		return layer.Entry{}, false, err
+	}
+	if n != nil {
 		return n.Entry, true, nil
 	}
 	if name == "." {
 		return layer.Entry{Path: ".", Type: layer.Dir, Mode: 0o755}, true, nil
 	}
-	if u.lower == nil || u.hidden(name) {
+	if u.lower == nil {
 		return layer.Entry{}, false, nil
+	}
+	gone, err := u.gone(name)
+	if err == nil && !gone {
+		gone, err = u.hides(path.Dir(name))
+	}
+	if err != nil || gone {
+		return layer.Entry{}, false, err
 	}
 	return lookup(u.lower, name)
 }
 
-// hidden reports whether what lower has at a path is covered by what was made above it.
-func (u *upper) hidden(name string) bool {
-	for p := name; p != "."; p = path.Dir(p) {
-		if u.removed[p] {
-			return true
+// gone reports whether what lower has at a path was taken away.
+func (u *upper) gone(name string) (bool, error) {
+	n, err := u.removed.get(name)
+	return n != nil, err
+}
+
+// hides reports whether what lower has in a directory is covered by what was made there or above.
+func (u *upper) hides(dir string) (bool, error) {
+	for p := dir; p != "." && p != u.bare; p = path.Dir(p) {
+		if gone, err := u.gone(p); gone || err != nil {
+			return gone, err
 		}
-		if n, ok := u.nodes[p]; ok && n.Type != layer.Dir {
-			return true
+		n, err := u.nodes.get(p)
+		if err != nil {
+			return false, err
+		}
+		if n != nil && n.Type != layer.Dir {
+			return true, nil
 		}
 	}
-	return false
+	u.bare = dir
+	return false, nil
 }
 
 func lookup(t layer.Tree, name string) (layer.Entry, bool, error) {
@@ -119,168 +122,32 @@ func (u *upper) resolve(name string) (string, error) {
 	return p, nil
 }
 
-func (u *upper) put(n *node) { u.nodes[n.Path] = n }
+func (u *upper) put(n *node) error {
+	if n.Type != layer.Dir {
+		u.cover(n.Path)
+	}
+	return u.nodes.put(n)
+}
+
+// cover takes note that something at a path may hide what lower has below it.
+func (u *upper) cover(name string) {
+	if name == u.bare || below(name, u.bare) {
+		u.bare = "."
+	}
+}
 
 // remove takes a path away with all below it.
-func (u *upper) remove(name string) {
-	for p := range u.nodes {
-		if p == name || strings.HasPrefix(p, name+"/") {
-			delete(u.nodes, p)
-		}
-	}
-	u.removed[name] = true
-}
-
-// changes returns what differs from lower and the directories that lead there, sorted as in a layer.
-func (u *upper) changes(ctx context.Context) ([]*node, error) {
-	keep := make(map[string]*node, len(u.nodes))
-	for p, n := range u.nodes {
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
-		same, err := u.same(ctx, n)
-		if err != nil {
-			return nil, err
-		}
-		if !same {
-			keep[p] = n
-		}
-	}
-	if err := u.addParents(keep); err != nil {
-		return nil, err
-	}
-	joinLinks(keep)
-	nodes := make([]*node, 0, len(keep))
-	for _, n := range keep {
-		nodes = append(nodes, n)
-	}
-	slices.SortFunc(nodes, byPath)
-	return nodes, nil
-}
-
-// same reports whether lower has exactly this. Times of directories do not count, nor fractions of a second, which layers do
-// not keep (BuildKit leaves unchanged entries out of a layer by the same comparison, util/overlay).
-func (u *upper) same(ctx context.Context, n *node) (bool, error) {
-	if u.lower == nil {
-		return false, nil
-	}
-	if u.removed[n.Path] {
-		if n.Type == layer.Dir {
-			below, ok, err := lookup(u.lower, n.Path)
-			if err != nil {
-				return false, err
-			}
-			n.Opaque = ok && below.Type == layer.Dir
-		}
-		return false, nil
-	}
-	if u.hidden(path.Dir(n.Path)) {
-		return false, nil
-	}
-	e, ok, err := lookup(u.lower, n.Path)
-	if err != nil || !ok {
-		return false, err
-	}
-	if e.Type != n.Type || e.Mode != n.Mode || e.UID != n.UID || e.GID != n.GID || e.Devmajor != n.Devmajor || e.Devminor != n.Devminor ||
-		e.Xattrs[capabilityXattr] != n.Xattrs[capabilityXattr] {
-		return false, nil
-	}
-	if n.Type == layer.Dir {
-		return true, nil
-	}
-	if e.Size != n.Size || e.Linkname != n.Linkname || e.ModTime.Unix() != n.ModTime.Unix() {
-		return false, nil
-	}
-	if n.Type != layer.File || n.Size == 0 {
-		return true, nil
-	}
-	return u.sameContent(ctx, n)
-}
-
-func (u *upper) sameContent(ctx context.Context, n *node) (bool, error) {
-	mine, err := n.content.digest(ctx)
-	if err != nil {
-		return false, fmt.Errorf("reading the source of %q: %w", "/"+n.Path, err)
-	}
-	below, err := u.lower.Digest(ctx, n.Path)
-	if err != nil {
-		return false, fmt.Errorf("reading %q of the stage: %w", "/"+n.Path, err)
-	}
-	return mine == below, nil
-}
-
-// touched returns the directories in which names were made or replaced.
-func (u *upper) touched() (map[string]bool, error) {
-	dirs := map[string]bool{}
-	for p, n := range u.nodes {
-		if n.Type == layer.Dir && u.lower != nil {
-			e, ok, err := lookup(u.lower, p)
-			if err != nil {
-				return nil, err
-			}
-			if ok && e.Type == layer.Dir {
-				continue
-			}
-		}
-		dirs[path.Dir(p)] = true
-	}
-	return dirs, nil
-}
-
-// addParents adds the directories above what is kept: as they were written, else as lower has them.
-func (u *upper) addParents(keep map[string]*node) error {
-	touched, err := u.touched()
-	if err != nil {
+func (u *upper) remove(name string) error {
+	u.cover(name)
+	if err := u.nodes.remove(name); err != nil || u.lower == nil {
 		return err
 	}
-	have := make([]string, 0, len(keep))
-	for p := range keep {
-		have = append(have, p)
+	// Most that an archive replaces is its own.
+	e, ok, err := lookup(u.lower, name)
+	if err != nil || !ok {
+		return err
 	}
-	for _, p := range have {
-		for d := path.Dir(p); d != "." && keep[d] == nil; d = path.Dir(d) {
-			if n, ok := u.nodes[d]; ok {
-				keep[d] = n
-				continue
-			}
-			e, ok, err := u.lstat(d)
-			if err != nil {
-				return err
-			}
-			if !ok || e.Type != layer.Dir {
-				return fmt.Errorf("copying to %q: %q is no directory", "/"+p, "/"+d)
-			}
-			e.Path, e.Opaque, e.Xattrs = d, false, keptXattrs(e.Xattrs)
-			if touched[d] {
-				e.ModTime = u.now
-			}
-			keep[d] = &node{Entry: e}
-		}
-	}
-	return nil
-}
-
-// joinLinks makes the first path of each group of hard links the file and the others links to it.
-func joinLinks(keep map[string]*node) {
-	groups := map[string][]*node{}
-	for _, n := range keep {
-		if n.link != "" && n.Type == layer.File {
-			groups[n.link] = append(groups[n.link], n)
-		}
-	}
-	for _, g := range groups {
-		slices.SortFunc(g, byPath)
-		for _, n := range g[1:] {
-			n.Type, n.Linkname, n.Size, n.Sum = layer.Hardlink, g[0].Path, 0, layer.Sum{}
-		}
-	}
-}
-
-func byPath(a, b *node) int {
-	if layer.Less(a.Path, b.Path) {
-		return -1
-	}
-	return 1
+	return u.removed.put(&node{Entry: layer.Entry{Path: name, Type: e.Type}})
 }
 
 // view shows a directory of an upper as a Tree for layer.Resolve, which only looks at entries.
@@ -303,17 +170,3 @@ func (view) ReadDir(string) ([]layer.Entry, error)                 { return nil,
 func (view) Open(string) (io.ReadCloser, error)                    { return nil, errView }
 func (view) Digest(context.Context, string) (digest.Digest, error) { return "", errView }
 func (view) LinkID(string) (string, error)                         { return "", nil }
-
-// linkGroup gives the files of one match that are hard links of each other the same key.
-type linkGroup struct{ key string }
-
-func (g *linkGroup) of(t layer.Tree, name string) (string, error) {
-	id, err := t.LinkID(name)
-	if err != nil {
-		return "", fmt.Errorf("looking up the links of %q: %w", "/"+name, err)
-	}
-	if id == "" {
-		return "", nil
-	}
-	return g.key + "\x00" + id, nil
-}

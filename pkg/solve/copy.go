@@ -86,6 +86,7 @@ func (st *stage) copyRequest(ctx context.Context, c *plan.Copy) (copy.Request, e
 	}
 	req := copy.NewRequest(c, files, remote)
 	req.Time = st.now()
+	req.Limits.Temp = st.Store.TempFile
 	if !req.Independent() {
 		// The key needs it only for names of users.
 		chain := clone(st.chain)

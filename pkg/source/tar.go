@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"os"
 
@@ -29,16 +30,18 @@ func looksLikeArchive(head []byte) bool {
 // applies, both as in BuildKit. Their content lies in one file without a name until the context is closed; no path of the
 // archive is ever made on disk.
 func OpenTar(ctx context.Context, r io.Reader, o ContextOptions) (*Context, error) {
-	dir, remove, err := o.tempDir("context-")
+	if o.Limits.Temp == nil && o.Store != nil {
+		o.Limits.Temp = o.Store.TempFile
+	}
+	res, err := copy.Unpack(ctx, r, o.Limits)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = remove() }()
-	res, err := copy.Unpack(ctx, r, dir, o.Limits)
+	items, err := res.Items()
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, res.Close())
 	}
-	t := newItemTree(res.Items())
+	t := newItemTree(items)
 	return &Context{Tree: t, Time: t.newest(), close: []func() error{res.Close}}, nil
 }
 

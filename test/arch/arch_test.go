@@ -32,7 +32,7 @@ var edges = map[string][]string{
 	"executor":       {"pkg/fakeroot"},
 	"pkg/plan":       {"pkg/hint", "pkg/dockerfile", "pkg/suggest"},
 	"pkg/store":      {"pkg/hint", "pkg/layer"},
-	"pkg/copy":       {"pkg/hint", "pkg/layer", "pkg/plan", "pkg/suggest"},
+	"pkg/copy":       {"pkg/hint", "pkg/spill", "pkg/layer", "pkg/plan", "pkg/suggest"},
 	"pkg/registry":   {"pkg/hint", "pkg/layer", "pkg/store", "pkg/progress", "pkg/secret"},
 	"pkg/cache":      {"pkg/registry", "pkg/spill", "pkg/layer", "pkg/store", "pkg/suggest"},
 	// A build context can be a tar, which is read as ADD reads one: pkg/copy.
