@@ -80,7 +80,8 @@ type ContextOptions struct {
 	// TempDir makes a directory for what is fetched (store.TempDir); nil makes it where the system wants. It is removed with
 	// the context.
 	TempDir func(pattern string) (string, error)
-	// Store keeps what is fetched by http, so that it is fetched again only when it has changed; nil keeps nothing.
+	// Store keeps what is fetched by http, so that it is fetched again only when it has changed; nil keeps nothing. What is known of the files of a
+	// context lies in its file system while the context is open.
 	Store *store.Store
 	// Limits bound what an archive unpacks to.
 	Limits layer.Limits
@@ -106,7 +107,7 @@ func OpenDir(ctx context.Context, dir string, o ContextOptions) (*Context, error
 
 // openDir opens a directory as a tree of which nothing is ignored yet.
 func (o ContextOptions) openDir(dir string) (*dirTree, error) {
-	t, err := newDirTree(dir)
+	t, err := newDirTree(dir, o.tempFile)
 	if err != nil {
 		return nil, err
 	}

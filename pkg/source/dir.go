@@ -2,10 +2,7 @@ package source
 
 import (
 	"cmp"
-	"context"
-	"crypto/sha256"
 	"errors"
-	"io"
 	"io/fs"
 	"os"
 	"path"
@@ -18,6 +15,7 @@ import (
 	"time"
 
 	"github.com/cairn-build/cairn/pkg/layer"
+	"github.com/cairn-build/cairn/pkg/spill"
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
 )
@@ -47,12 +45,19 @@ type dirTree struct {
 	normal bool
 	mtime  time.Time
 
+	// temp makes the file in which nodes are when they are many; nil makes it where the system wants.
+	temp func() (*os.File, error)
+
 	mu sync.Mutex
-	// nodes are the directories that have been seen, by name, and what else has been seen of directories that are not listed yet.
-	nodes map[string]*dirNode
+	// dirs are the directories that have been seen, by name; nodes are what is in those that are listed, and early what else has been seen, by name, of
+	// those that are not.
+	dirs  map[string]*directory
+	nodes nodes
+	early map[string]*node
 }
 
-func newDirTree(dir string) (*dirTree, error) {
+// newDirTree is the tree of a directory; temp is as in dirTree.
+func newDirTree(dir string, temp func() (*os.File, error)) (*dirTree, error) {
 	abs, err := filepath.Abs(dir)
 	if err != nil {
 		return nil, err
@@ -61,12 +66,12 @@ func newDirTree(dir string) (*dirTree, error) {
 	if err != nil {
 		return nil, err
 	}
-	return dirTreeOf(abs, f)
+	return dirTreeOf(abs, f, temp)
 }
 
 // dirTreeOf is the tree of an open directory, which it takes over.
-func dirTreeOf(abs string, f *os.File) (*dirTree, error) {
-	t := &dirTree{path: abs, root: f}
+func dirTreeOf(abs string, f *os.File, temp func() (*os.File, error)) (*dirTree, error) {
+	t := &dirTree{path: abs, root: f, temp: temp}
 	if err := t.reset(); err != nil {
 		_ = f.Close()
 		return nil, err
@@ -80,9 +85,11 @@ func (t *dirTree) reset() error {
 	if err := unix.Fstat(int(t.root.Fd()), &st); err != nil {
 		return &fs.PathError{Op: "stat", Path: t.path, Err: err}
 	}
-	n := newNode(".", &st, "")
+	n := nodeOf(&st, "")
 	n.verdict = none
-	t.nodes = map[string]*dirNode{".": n}
+	t.dirs = map[string]*directory{".": {path: ".", meta: n.meta}}
+	t.nodes = nodes{bytes: spill.Bytes{Temp: t.temp}}
+	t.early = map[string]*node{}
 	return nil
 }
 
@@ -108,49 +115,6 @@ func (t *dirTree) open(name string, flags int) (*os.File, error) {
 	return os.NewFile(uintptr(fd), name), nil
 }
 
-func openBeneath(root int, name string, flags int) (int, error) {
-	how := unix.OpenHow{Flags: uint64(flags), Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS}
-	fd, err := retry(func() (int, error) { return unix.Openat2(root, name, &how) })
-	if !errors.Is(err, unix.ENOSYS) && !errors.Is(err, unix.EPERM) {
-		return fd, err
-	}
-	// Before Linux 5.6, or where a seccomp filter does not know the call: one component at a time.
-	parts := strings.Split(name, "/")
-	dir := root
-	for i, p := range parts {
-		if p == ".." {
-			return -1, unix.EXDEV
-		}
-		f := flags
-		if i < len(parts)-1 {
-			f = unix.O_PATH | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC
-		}
-		fd, err = retry(func() (int, error) { return unix.Openat(dir, p, f, 0) })
-		if dir != root {
-			_ = unix.Close(dir)
-		}
-		if err != nil {
-			return -1, err
-		}
-		dir = fd
-	}
-	return fd, nil
-}
-
-// retry repeats a call that a signal interrupted, and a few times one that a rename elsewhere disturbed (openat2(2), EAGAIN).
-func retry(f func() (int, error)) (int, error) {
-	for again := 0; ; {
-		n, err := f()
-		if errors.Is(err, unix.EAGAIN) && again < 32 {
-			again++
-			continue
-		}
-		if !errors.Is(err, unix.EINTR) {
-			return n, err
-		}
-	}
-}
-
 // Lstat implements layer.Tree.
 func (t *dirTree) Lstat(name string) (layer.Entry, error) {
 	t.mu.Lock()
@@ -159,38 +123,63 @@ func (t *dirTree) Lstat(name string) (layer.Entry, error) {
 	if err != nil {
 		return layer.Entry{}, err
 	}
-	if ok, err := t.visible(n); err != nil || !ok {
+	if ok, err := t.visible(&n); err != nil || !ok {
 		return layer.Entry{}, cmp.Or(err, notExist("lstat", name))
 	}
-	return t.entry(n), nil
+	return t.entry(&n), nil
 }
 
 func notExist(op, name string) error { return &fs.PathError{Op: op, Path: name, Err: fs.ErrNotExist} }
 
 // lookup returns the node of a name, ignored or not.
-func (t *dirTree) lookup(name string) (*dirNode, error) {
-	if n, ok := t.nodes[name]; ok {
-		return n, nil
+func (t *dirTree) lookup(name string) (node, error) {
+	if d, ok := t.dirs[name]; ok {
+		return d.node(), nil
+	}
+	if n, ok := t.early[name]; ok {
+		return *n, nil
 	}
 	if !fs.ValidPath(name) {
-		return nil, &fs.PathError{Op: "lstat", Path: name, Err: fs.ErrInvalid}
+		return node{}, &fs.PathError{Op: "lstat", Path: name, Err: fs.ErrInvalid}
 	}
 	parent, err := t.lookup(path.Dir(name))
 	if err != nil {
-		return nil, err
+		return node{}, err
 	}
 	if parent.dir == nil {
-		return nil, notExist("lstat", name)
+		return node{}, notExist("lstat", name)
 	}
 	if parent.dir.listed {
-		return parent.dir.child(name)
+		b, i, ok, err := t.nodes.find(parent.dir, path.Base(name))
+		if err != nil {
+			return node{}, err
+		}
+		if !ok {
+			return node{}, notExist("lstat", name)
+		}
+		n := b.node(i)
+		n.path = name
+		return n, nil
 	}
-	d, err := t.open(path.Dir(name), unix.O_PATH|unix.O_DIRECTORY)
+	return t.lookupEarly(parent.dir, name)
+}
+
+// lookupEarly sees a name in a directory that is not listed.
+func (t *dirTree) lookupEarly(parent *directory, name string) (node, error) {
+	d, err := t.open(parent.path, unix.O_PATH|unix.O_DIRECTORY)
 	if err != nil {
-		return nil, err
+		return node{}, err
 	}
 	defer d.Close()
-	return t.stat(d, parent, path.Base(name))
+	n, err := t.stat(d, parent, path.Base(name))
+	if err != nil {
+		return node{}, err
+	}
+	n.path = strings.Clone(name)
+	if n.dir == nil {
+		t.early[n.path] = &n
+	}
+	return n, nil
 }
 
 // ReadDir implements layer.Tree.
@@ -201,31 +190,53 @@ func (t *dirTree) ReadDir(name string) ([]layer.Entry, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := t.list(n); err != nil {
+	if n.dir == nil {
+		return nil, &fs.PathError{Op: "readdir", Path: n.path, Err: syscall.ENOTDIR}
+	}
+	if err := t.list(n.dir); err != nil {
 		return nil, err
 	}
-	entries := make([]layer.Entry, 0, len(n.dir.children))
-	for _, c := range n.dir.children {
-		ok, err := t.visible(c)
-		if err != nil {
-			return nil, err
-		}
+	entries := make([]layer.Entry, 0, n.dir.names())
+	err = t.children(n.dir, func(c node) (bool, error) {
+		ok, err := t.visible(&c)
 		if ok {
-			entries = append(entries, t.entry(c))
+			entries = append(entries, t.entry(&c))
 		}
+		return true, err
+	})
+	if err != nil {
+		return nil, err
 	}
 	return entries, nil
 }
 
-// list fills in the children of a directory.
-func (t *dirTree) list(n *dirNode) error {
-	if n.dir == nil {
-		return &fs.PathError{Op: "readdir", Path: n.path, Err: syscall.ENOTDIR}
+// children calls visit with what is in a listed directory, until it returns false or an error.
+func (t *dirTree) children(d *directory, visit func(node) (more bool, err error)) error {
+	for _, s := range d.spans {
+		b, err := t.nodes.block(s)
+		if err != nil {
+			return err
+		}
+		for i := range b.n {
+			n := b.node(i)
+			n.path = d.child(string(b.name(i)))
+			if n.kind == layer.Dir {
+				n.dir = t.dirs[n.path]
+			}
+			if more, err := visit(n); !more || err != nil {
+				return err
+			}
+		}
 	}
-	if n.dir.listed {
+	return nil
+}
+
+// list sees all that is in a directory.
+func (t *dirTree) list(dir *directory) error {
+	if dir.listed {
 		return nil
 	}
-	d, err := t.open(n.path, unix.O_RDONLY|unix.O_DIRECTORY)
+	d, err := t.open(dir.path, unix.O_RDONLY|unix.O_DIRECTORY)
 	if err != nil {
 		return err
 	}
@@ -235,121 +246,70 @@ func (t *dirTree) list(n *dirNode) error {
 		return err
 	}
 	slices.Sort(names)
-	children := make([]*dirNode, 0, len(names))
+	w := spanWriter{nodes: &t.nodes}
 	for _, base := range names {
-		c, ok := t.nodes[path.Join(n.path, base)]
-		if !ok {
-			if c, err = t.stat(d, n, base); errors.Is(err, fs.ErrNotExist) {
-				continue // removed meanwhile
-			}
-			if err != nil {
-				return err
-			}
+		n, err := t.see(d, dir, base)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // removed meanwhile
 		}
-		children = append(children, c)
-	}
-	for _, c := range children {
-		if c.dir == nil {
-			delete(t.nodes, c.path)
+		if err != nil {
+			return err
+		}
+		if err := w.add(base, &n); err != nil {
+			return err
 		}
 	}
-	n.dir.children, n.dir.listed = children, true
+	if err := w.flush(); err != nil {
+		return err
+	}
+	for name := range t.early {
+		if path.Dir(name) == dir.path {
+			if _, listed := slices.BinarySearch(names, path.Base(name)); listed {
+				delete(t.early, name)
+			}
+		}
+	}
+	dir.spans, dir.listed = w.spans, true
 	return nil
 }
 
-// stat makes the node of a name in the directory d.
-func (t *dirTree) stat(d *os.File, parent *dirNode, base string) (*dirNode, error) {
-	name := path.Join(parent.path, base)
-	verdict := none
-	if t.ignore != nil {
-		verdict = t.ignore.decide(name, int(parent.verdict))
-	}
-	var st unix.Stat_t
-	if err := unix.Fstatat(int(d.Fd()), base, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
-		return nil, &fs.PathError{Op: "lstat", Path: name, Err: err}
-	}
-	var link string
-	if st.Mode&unix.S_IFMT == unix.S_IFLNK {
-		var err error
-		if link, err = readlinkat(int(d.Fd()), base); err != nil {
-			return nil, &fs.PathError{Op: "readlink", Path: name, Err: err}
-		}
-	}
-	n := newNode(name, &st, link)
-	n.verdict = int32(verdict)
-	if n.kind == layer.File && !t.normal {
-		if x := capability(d, base); x != nil {
-			n.rare = &rareNode{xattrs: x}
-		}
-	}
-	t.nodes[name] = n
-	return n, nil
-}
-
-func readlinkat(dir int, base string) (string, error) {
-	for size := 256; ; size *= 2 {
-		buf := make([]byte, size)
-		n, err := unix.Readlinkat(dir, base, buf)
-		if err != nil {
-			return "", err
-		}
-		if n < size {
-			return string(buf[:n]), nil
-		}
-	}
-}
-
-// capability reads the one extended attribute that layers keep. Where it cannot be read there is none.
-func capability(d *os.File, base string) map[string]string {
-	const attr = "security.capability"
-	var buf [64]byte
-	n, err := unix.Lgetxattr("/proc/self/fd/"+strconv.Itoa(int(d.Fd()))+"/"+base, attr, buf[:])
-	if err != nil {
-		return nil
-	}
-	return map[string]string{attr: string(buf[:n])}
-}
-
 // visible reports whether a node is not ignored, or leads to something that is not.
-func (t *dirTree) visible(n *dirNode) (bool, error) {
+func (t *dirTree) visible(n *node) (bool, error) {
 	if t.ignore == nil || !t.ignore.ignores(int(n.verdict)) {
 		return true, nil
 	}
-	l := n.dir
-	if l == nil || !t.ignore.hasExcept {
+	d := n.dir
+	if d == nil || !t.ignore.hasExcept {
 		return false, nil
 	}
-	if l.shown == 0 {
-		l.shown = -1
-		ok, err := t.leads(n)
+	if d.shown == 0 {
+		ok, err := t.leads(d)
 		if err != nil {
-			l.shown = 0
 			return false, err
 		}
-		if ok {
-			l.shown = 1
+		if d.shown = -1; ok {
+			d.shown = 1
 		}
 	}
-	return l.shown > 0, nil
+	return d.shown > 0, nil
 }
 
 // leads reports whether something in an ignored directory is visible.
-func (t *dirTree) leads(n *dirNode) (bool, error) {
-	if !t.ignore.mayInclude(n.path) {
+func (t *dirTree) leads(d *directory) (found bool, err error) {
+	if !t.ignore.mayInclude(d.path) {
 		return false, nil
 	}
-	if err := t.list(n); err != nil {
+	if err := t.list(d); err != nil {
 		if errors.Is(err, fs.ErrPermission) {
 			return false, nil // it was to be ignored
 		}
 		return false, err
 	}
-	for _, c := range n.dir.children {
-		if ok, err := t.visible(c); ok || err != nil {
-			return ok, err
-		}
-	}
-	return false, nil
+	err = t.children(d, func(c node) (bool, error) {
+		found, err = t.visible(&c)
+		return !found, err
+	})
+	return found, err
 }
 
 // Ignored reports whether the ignore file hides a name that is there.
@@ -364,96 +324,6 @@ func (t *dirTree) Ignored(name string) (by string, ok bool) {
 		return "", false
 	}
 	return t.ignore.name, true
-}
-
-// Open implements layer.Tree. The content read is that of the file as it was first seen, or reading fails.
-func (t *dirTree) Open(name string) (io.ReadCloser, error) {
-	n, f, err := t.openFile(name)
-	if err != nil {
-		return nil, err
-	}
-	if n.socket {
-		return io.NopCloser(strings.NewReader("")), nil
-	}
-	return f, nil
-}
-
-// openFile opens a regular file; a socket, which is an empty one, has nothing to open.
-func (t *dirTree) openFile(name string) (*dirNode, *checkedFile, error) {
-	t.mu.Lock()
-	n, err := t.lookup(name)
-	var ok bool
-	if err == nil {
-		ok, err = t.visible(n)
-	}
-	t.mu.Unlock()
-	if err != nil {
-		return nil, nil, err
-	}
-	if !ok {
-		return nil, nil, notExist("open", name)
-	}
-	if n.kind != layer.File {
-		return nil, nil, &fs.PathError{Op: "open", Path: name, Err: errors.New("not a regular file")}
-	}
-	if n.socket {
-		return n, nil, nil
-	}
-	// Without O_NONBLOCK a FIFO that took the file's place would hang the build.
-	fd, err := openBeneath(int(t.root.Fd()), name, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC|unix.O_NOFOLLOW|unix.O_NOCTTY)
-	if err != nil {
-		return nil, nil, &fs.PathError{Op: "open", Path: name, Err: err}
-	}
-	c := &checkedFile{fd: fd, name: name, want: n.stat}
-	if err := c.check(); err != nil {
-		_ = c.Close()
-		return nil, nil, err
-	}
-	return n, c, nil
-}
-
-// Digest implements layer.Tree.
-func (t *dirTree) Digest(ctx context.Context, name string) (digest.Digest, error) {
-	t.mu.Lock()
-	n, err := t.lookup(name)
-	if err != nil {
-		t.mu.Unlock()
-		return "", err
-	}
-	sum, fi := n.sum, n.info()
-	t.mu.Unlock()
-	if sum != (layer.Sum{}) {
-		return sum.Digest(), nil
-	}
-	if t.digests != nil && n.kind == layer.File {
-		if d, ok := t.digests.Digest(name, fi); ok {
-			t.remember(n, d)
-			return d, nil
-		}
-	}
-	_, f, err := t.openFile(name)
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	h := sha256.New()
-	buf := t.buffers.get()
-	defer t.buffers.put(buf)
-	if err := f.copyTo(ctx, h, *buf); err != nil {
-		return "", err
-	}
-	d := digest.NewDigest(digest.SHA256, h)
-	t.remember(n, d)
-	if t.digests != nil {
-		t.digests.Put(name, fi, d)
-	}
-	return d, nil
-}
-
-func (t *dirTree) remember(n *dirNode, d digest.Digest) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	n.sum = layer.SumOf(d)
 }
 
 // LinkID implements layer.Tree.

@@ -72,7 +72,7 @@ func OpenGit(ctx context.Context, u *GitURL, o ContextOptions) (_ *Context, err 
 	if err != nil {
 		return nil, err
 	}
-	t, err := openSubdir(r.work, u.Subdir)
+	t, err := openSubdir(r.work, u.Subdir, o.tempFile)
 	if err != nil {
 		return nil, err
 	}
@@ -446,8 +446,8 @@ func (r *gitRepo) submodules(ctx context.Context, keep bool) error {
 
 // openSubdir opens a directory of a checkout. Each component must be a directory itself: a symlink could lead anywhere
 // (CVE-2026-44517).
-func openSubdir(work, subdir string) (*dirTree, error) {
-	t, err := newDirTree(work)
+func openSubdir(work, subdir string, temp func() (*os.File, error)) (*dirTree, error) {
+	t, err := newDirTree(work, temp)
 	if err != nil || subdir == "" {
 		return t, err
 	}
@@ -456,5 +456,5 @@ func openSubdir(work, subdir string) (*dirTree, error) {
 	if err != nil {
 		return nil, fmt.Errorf("subdirectory %q: %w", subdir, errors.Unwrap(err))
 	}
-	return dirTreeOf(filepath.Join(work, filepath.FromSlash(subdir)), f)
+	return dirTreeOf(filepath.Join(work, filepath.FromSlash(subdir)), f, temp)
 }

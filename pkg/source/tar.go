@@ -9,6 +9,7 @@ import (
 	"os"
 
 	"github.com/cairn-build/cairn/pkg/copy"
+	"github.com/cairn-build/cairn/pkg/spill"
 )
 
 // headSize is how much of a stream is looked at to know what it is: a tar header is 512 bytes, after a PAX header of its own.
@@ -43,6 +44,16 @@ func OpenTar(ctx context.Context, r io.Reader, o ContextOptions) (*Context, erro
 	}
 	t := newItemTree(items)
 	return &Context{Tree: t, Time: t.newest(), close: []func() error{res.Close}}, nil
+}
+
+// tempFile makes a file without a name.
+func (o ContextOptions) tempFile() (*os.File, error) {
+	if o.Store != nil {
+		if f, err := o.Store.TempFile(); err == nil {
+			return f, nil
+		}
+	}
+	return spill.SystemTemp()
 }
 
 // tempDir makes a directory and the function that removes it.
