@@ -8,33 +8,6 @@ import (
 	"github.com/cairn-build/cairn/pkg/layer"
 )
 
-// nodes are those of a layer, sorted. Very many are in a list.
-type nodes struct {
-	few  []*node
-	many *run // nil for few
-}
-
-func (ns *nodes) add(n *node) error {
-	if ns.many != nil {
-		return ns.many.add(n)
-	}
-	ns.few = append(ns.few, n)
-	return nil
-}
-
-func (ns *nodes) each(fn func(*node) error) error {
-	c := &cursor{nodes: ns.few, run: ns.many}
-	for n, err := range merge([]*cursor{c}) {
-		if err == nil {
-			err = fn(n)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // difference is the making of a layer of what was written.
 type difference struct {
 	*upper

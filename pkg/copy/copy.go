@@ -10,7 +10,6 @@ package copy
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"path"
 	"strings"
@@ -84,42 +83,6 @@ func NewRequest(c *plan.Copy, files layer.Tree, remote []Source) Request {
 
 // Independent reports whether the result does not depend on the stage.
 func (r Request) Independent() bool { return r.Link && r.Chmod == "" }
-
-// Result is the content of the new layer: what differs from the stage and the directories that lead there. Nothing has been read of the files yet.
-// Close it when the layer has been written.
-type Result struct {
-	// Warnings are sentences about what may not be meant.
-	Warnings []string
-
-	nodes   nodes
-	origins origins
-	spools  []*spool
-}
-
-// Items returns the content, sorted as in a layer. It is for few files: Write needs less memory.
-func (r *Result) Items() ([]layer.Item, error) {
-	var items []layer.Item
-	err := r.nodes.each(func(n *node) error {
-		items = append(items, r.origins.item(n))
-		return nil
-	})
-	return items, err
-}
-
-// Write writes the content to a layer.
-func (r *Result) Write(ctx context.Context, w *layer.Writer) error {
-	return r.nodes.each(func(n *node) error { return layer.WriteItem(ctx, w, r.origins.item(n)) })
-}
-
-// Close removes what was spooled. It may be called twice.
-func (r *Result) Close() error {
-	var errs []error
-	for _, s := range r.spools {
-		errs = append(errs, s.close())
-	}
-	r.spools = nil
-	return errors.Join(errs...)
-}
 
 // Entries returns what the step adds to the stage.
 func Entries(ctx context.Context, r Request) (*Result, error) {

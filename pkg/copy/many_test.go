@@ -263,6 +263,7 @@ func TestManyInArchive(t *testing.T) {
 			if inFile := c.res.nodes.many != nil; inFile != (most < 1000) {
 				t.Errorf("in a list: %t, with %d in memory", inFile, most)
 			}
+			checkTree(t, c.res)
 			return fmt.Sprintf("%s\n%d refused", show(t, itemsOf(t, c.res)), refused)
 		}
 		want := unpack(1 << 20)

@@ -4,8 +4,10 @@ import (
 	"archive/tar"
 	"cmp"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"path"
 	"time"
@@ -57,6 +59,7 @@ func Unpack(ctx context.Context, r io.Reader, limits layer.Limits) (*Result, err
 	c := &copier{up: newUpper(nil, req.Time, limits.Temp), req: req, res: &Result{}}
 	x, err := c.extractor(".")
 	if err == nil {
+		x.sum = sha256.New()
 		err = x.run(ctx, r)
 	}
 	if err == nil {
@@ -93,6 +96,8 @@ type extractor struct {
 	origin  int   // the spool's number
 	entries int64 // how many more may come
 	files   int64 // how many more bytes of files
+	// sum, where set, makes the entries' sums: the archive is a tree of which files are copied.
+	sum hash.Hash
 }
 
 // extractor makes one with a spool that the result will close.
@@ -194,11 +199,18 @@ func (x *extractor) fill(n *node, h *tar.Header, r io.Reader) error {
 		if x.files -= h.Size; x.files < 0 {
 			return errTooLarge
 		}
+		if x.sum != nil {
+			x.sum.Reset()
+			r = io.TeeReader(r, x.sum)
+		}
 		at, err := x.spool.add(r, h.Size)
 		if err != nil {
 			return err
 		}
 		n.content = content{origin: x.origin, at: at}
+		if x.sum != nil {
+			x.sum.Sum(n.Sum[:0])
+		}
 	case tar.TypeSymlink:
 		n.Type, n.Mode, n.Linkname = layer.Symlink, 0o777, h.Linkname
 	case tar.TypeChar, tar.TypeBlock:

@@ -37,16 +37,6 @@ func newItemTree(items []layer.Item) *itemTree {
 	return t
 }
 
-// newest is the latest time of a regular file, in UTC; zero if there is none.
-func (t *itemTree) newest() (latest time.Time) {
-	for _, it := range t.items {
-		if it.Type == layer.File && it.ModTime.After(latest) {
-			latest = it.ModTime.UTC()
-		}
-	}
-	return latest
-}
-
 // file returns the item that a name stands for: of a hard link, the file it names.
 func (t *itemTree) file(name string) (layer.Item, bool) {
 	it, ok := t.items[name]

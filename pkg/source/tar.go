@@ -38,12 +38,11 @@ func OpenTar(ctx context.Context, r io.Reader, o ContextOptions) (*Context, erro
 	if err != nil {
 		return nil, err
 	}
-	items, err := res.Items()
+	newest, err := res.Newest()
 	if err != nil {
 		return nil, errors.Join(err, res.Close())
 	}
-	t := newItemTree(items)
-	return &Context{Tree: t, Time: t.newest(), close: []func() error{res.Close}}, nil
+	return &Context{Tree: res.Tree(), Time: newest, close: []func() error{res.Close}}, nil
 }
 
 // tempFile makes a file without a name.
