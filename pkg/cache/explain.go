@@ -124,11 +124,15 @@ func compareFiles(packed []byte, k Key) (out []FileChange) {
 	if err != nil {
 		return nil
 	}
+	is, ok := k.files(maxCompared)
+	if !ok {
+		return nil
+	}
 	before := map[string][8]byte{}
 	for _, f := range was {
 		before[f.Name] = f.Sum
 	}
-	for _, f := range k.files() {
+	for _, f := range is {
 		sum, ok := before[f.Name]
 		if !ok || sum != f.Sum {
 			out = append(out, FileChange{Name: f.Name, Was: ok, Is: true})

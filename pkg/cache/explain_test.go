@@ -20,11 +20,11 @@ func TestExplain(t *testing.T) {
 	}
 	base := func(v string) Input { return Input{"base image", v} }
 	files := func(k Key, list ...string) Key {
-		return k.WithFiles(func() (out []File) {
+		return k.WithFiles(func(most int) (out []File, ok bool) {
 			for i := 0; i < len(list); i += 2 {
 				out = append(out, File{list[i], [8]byte([]byte(list[i+1] + "        "))})
 			}
-			return out
+			return out, len(out) <= most
 		})
 	}
 	old := NewKey("run", in("root", "r1", "arg", "make", "env", "A=1", "env", "B=2", "mount", "m")...).At(place).WithNotes(base("debian@1"))

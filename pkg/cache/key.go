@@ -29,7 +29,7 @@ type Key struct {
 
 	place Place
 	notes []Input
-	files func() []File
+	files func(most int) ([]File, bool)
 }
 
 // Place is where a step stands in the build.
@@ -76,8 +76,9 @@ func (k Key) WithNotes(notes ...Input) Key {
 	return k
 }
 
-// WithFiles returns the key with what makes up its "content". files is called only when somebody wants to know.
-func (k Key) WithFiles(files func() []File) Key {
+// WithFiles returns the key with what makes up its "content". files is called only when somebody wants to know; it answers false where there are more
+// than most.
+func (k Key) WithFiles(files func(most int) ([]File, bool)) Key {
 	k.files = files
 	return k
 }

@@ -34,7 +34,9 @@ type inputMemory struct {
 
 // Bounds on what is remembered of one COPY.
 const (
-	maxFiles       = 20_000
+	maxFiles = 20_000
+	// maxCompared is how many files there may be now for them to be compared with those that are remembered.
+	maxCompared    = 5 * maxFiles
 	maxPackedFiles = 1 << 20
 )
 
@@ -59,7 +61,9 @@ func memoryOf(k Key) memory {
 		m.Inputs = append(m.Inputs, inputMemory{in.Name, labelOf(in), sumValue(in.Value)})
 	}
 	if k.files != nil {
-		m.Files = packFiles(k.files())
+		if files, ok := k.files(maxFiles); ok {
+			m.Files = packFiles(files)
+		}
 	}
 	return m
 }

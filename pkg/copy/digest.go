@@ -39,17 +39,22 @@ type File struct {
 	Sum  [8]byte
 }
 
-// Inventory returns Digest's answer and what it is made of, for who wants to know which file changed. The list is made when it is asked for.
-func Inventory(ctx context.Context, r Request) (digest.Digest, func() []File, error) {
+// Inventory returns Digest's answer and what it is made of, for who wants to know which file changed. The list is made when it is asked for; false is
+// for none, because there are more than the asker wants.
+func Inventory(ctx context.Context, r Request) (digest.Digest, func(most int) ([]File, bool), error) {
 	d := digest.Canonical.Digester()
 	var buf []byte
 	var kept []record
-	batches := 0
+	batches, files := 0, 0
 	err := r.batches(ctx, func(recs []record) error {
-		if batches++; batches == 1 {
+		if kept = nil; batches == 0 {
 			kept = recs
 		}
+		batches++
 		for i := range recs {
+			if recs[i].tree != nil {
+				files++
+			}
 			buf = recs[i].append(buf[:0])
 			if _, err := d.Hash().Write(buf); err != nil {
 				return err
@@ -60,22 +65,25 @@ func Inventory(ctx context.Context, r Request) (digest.Digest, func() []File, er
 	if err != nil {
 		return "", nil, err
 	}
-	if batches <= 1 {
-		return d.Digest(), func() []File { return filesOf(nil, kept) }, nil
-	}
-	return d.Digest(), func() []File { return r.filesAgain(ctx) }, nil
+	return d.Digest(), func(most int) ([]File, bool) {
+		switch {
+		case files > most:
+			return nil, false
+		case batches <= 1:
+			return filesOf(nil, kept), true
+		}
+		return r.filesAgain(ctx)
+	}, nil
 }
 
 // filesAgain lists the files by walking the sources once more, of which trees remember the digests.
-func (r Request) filesAgain(ctx context.Context) (out []File) {
+func (r Request) filesAgain(ctx context.Context) (out []File, ok bool) {
 	err := r.batches(ctx, func(recs []record) error {
 		out = filesOf(out, recs)
 		return nil
 	})
-	if err != nil {
-		return nil // the build has ended; it is only about explanations
-	}
-	return out
+	// After an error the build has ended; it is only about explanations.
+	return out, err == nil
 }
 
 func filesOf(out []File, recs []record) []File {

@@ -31,7 +31,11 @@ func TestManyFiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	list := map[string][8]byte{}
-	for _, f := range files() {
+	all, ok := files(n + 1)
+	if _, more := files(n); !ok || more {
+		t.Errorf("%d files or fewer are listed: %t, %d or fewer: %t", n+1, ok, n, more)
+	}
+	for _, f := range all {
 		list[f.Name] = f.Sum
 	}
 	if len(list) != n+1 { // with the directory itself
@@ -45,7 +49,8 @@ func TestManyFiles(t *testing.T) {
 		if err != nil || d == whole {
 			t.Errorf("with another %s the key is %s, %v", name, d, err)
 		}
-		for _, f := range files() {
+		all, _ := files(n + 1)
+		for _, f := range all {
 			if (f.Sum != list[f.Name]) != (f.Name == name) {
 				t.Errorf("with another %s, %s is listed as changed, or is not", name, f.Name)
 			}

@@ -34,11 +34,12 @@ func (st *stage) copy(ctx context.Context, c *plan.Copy) (work, error) {
 		cache.Input{Name: "parents", Value: strconv.FormatBool(c.Parents)},
 		cache.Input{Name: "unpack", Value: fmt.Sprint(unpacks(req.Sources))},
 		cache.Input{Name: "content", Value: content.String()},
-	)...).WithFiles(func() (files []cache.File) {
-		for _, f := range inventory() {
+	)...).WithFiles(func(most int) (files []cache.File, ok bool) {
+		list, ok := inventory(most)
+		for _, f := range list {
 			files = append(files, cache.File(f))
 		}
-		return files
+		return files, ok
 	})
 	return work{key: key, do: func(ctx context.Context, v *progress.Vertex) (_ outcome, err error) {
 		res, err := copy.Entries(ctx, req)
