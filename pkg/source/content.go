@@ -6,7 +6,9 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"maps"
 	"path"
+	"slices"
 	"strings"
 
 	"github.com/cairn-build/cairn/pkg/layer"
@@ -72,8 +74,8 @@ func (t *dirTree) Digest(ctx context.Context, name string) (digest.Digest, error
 		return n.sum.Digest(), nil
 	}
 	if t.digests != nil && n.kind == layer.File {
-		if d, ok := t.digests.Digest(name, n.info()); ok {
-			return d, t.remember(name, layer.SumOf(d))
+		if sum, ok := t.digests.Digest(name, n.info()); ok {
+			return sum.Digest(), t.remember(name, sum)
 		}
 	}
 	_, f, err := t.openFile(name)
@@ -87,11 +89,8 @@ func (t *dirTree) Digest(ctx context.Context, name string) (digest.Digest, error
 	if err := f.copyTo(ctx, h, *buf); err != nil {
 		return "", err
 	}
-	d := digest.NewDigest(digest.SHA256, h)
-	if t.digests != nil {
-		t.digests.Put(name, n.info(), d)
-	}
-	return d, t.remember(name, layer.SumOf(d))
+	sum := layer.Sum(h.Sum(nil))
+	return sum.Digest(), t.remember(name, sum)
 }
 
 // remember keeps the sum of a file that was looked up, and may have been listed since.
@@ -114,5 +113,39 @@ func (t *dirTree) remember(name string, sum layer.Sum) error {
 		return notExist("lstat", name)
 	}
 	b.setSum(i, sum)
+	return nil
+}
+
+// digested calls visit with the files whose sums are known, as Digests has it.
+func (t *dirTree) digested(visit func(dir string, fi fs.FileInfo, sum layer.Sum) error) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	// What was seen alone of directories that were never listed is little.
+	alone := map[string][]*node{}
+	for name, n := range t.early {
+		dir := path.Dir(name)
+		alone[dir] = append(alone[dir], n)
+	}
+	for _, name := range slices.Sorted(maps.Keys(t.dirs)) {
+		one := func(n *node) error {
+			if n.kind != layer.File || n.socket || n.sum == (layer.Sum{}) {
+				return nil
+			}
+			return visit(name, n.info(), n.sum)
+		}
+		d := t.dirs[name]
+		if d.listed {
+			if err := t.children(d, func(n node) (bool, error) { return true, one(&n) }); err != nil {
+				return err
+			}
+			continue
+		}
+		slices.SortFunc(alone[name], func(a, b *node) int { return strings.Compare(a.path, b.path) })
+		for _, n := range alone[name] {
+			if err := one(n); err != nil {
+				return err
+			}
+		}
+	}
 	return nil
 }

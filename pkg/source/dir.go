@@ -16,19 +16,18 @@ import (
 
 	"github.com/cairn-build/cairn/pkg/layer"
 	"github.com/cairn-build/cairn/pkg/spill"
-	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
 )
 
 // Digests remembers the digests of the files below one directory across builds, by name and stat. It is safe for concurrent use;
 // *cache.Files is one.
 type Digests interface {
-	// Digest returns the digest of the file at path, if one is remembered for exactly this stat.
-	Digest(path string, fi fs.FileInfo) (digest.Digest, bool)
-	// Put remembers a digest. fi was taken before the file was read.
-	Put(path string, fi fs.FileInfo, d digest.Digest)
-	// Save is called once, when the directory is closed.
-	Save() error
+	// Digest returns the sum of the file at path, if one is remembered for exactly this stat, which was taken before the file is read.
+	Digest(path string, fi fs.FileInfo) (layer.Sum, bool)
+	// Save is called once, when the directory is closed. seen calls visit with each file that Digest was asked for and whose sum is known by now,
+	// sorted by directory ("." is the root) and then by name, both as bytes. fi is the same stat, and good until visit returns. seen ends with the
+	// first error of visit, or with its own.
+	Save(seen func(visit func(dir string, fi fs.FileInfo, sum layer.Sum) error) error) error
 }
 
 // dirTree shows a directory as a tree. Every name is opened from the directory's descriptor without following a symlink, so
@@ -97,7 +96,7 @@ func (t *dirTree) reset() error {
 func (t *dirTree) Close() error {
 	var err error
 	if t.digests != nil {
-		err = t.digests.Save()
+		err = t.digests.Save(t.digested)
 	}
 	return errors.Join(err, t.root.Close())
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -299,6 +300,7 @@ func TestC4ChangeBetweenHashAndCopy(t *testing.T) {
 type memory struct {
 	known map[string]digest.Digest
 	asked []string
+	seen  []string // handed over, directory and name
 	saved int
 }
 
@@ -306,13 +308,20 @@ func key(path string, fi fs.FileInfo) string {
 	return fmt.Sprint(path, fi.Size(), fi.ModTime().UnixNano(), fi.Mode())
 }
 
-func (m *memory) Digest(path string, fi fs.FileInfo) (digest.Digest, bool) {
+func (m *memory) Digest(path string, fi fs.FileInfo) (layer.Sum, bool) {
 	m.asked = append(m.asked, path)
 	d, ok := m.known[key(path, fi)]
-	return d, ok
+	return layer.SumOf(d), ok
 }
-func (m *memory) Put(path string, fi fs.FileInfo, d digest.Digest) { m.known[key(path, fi)] = d }
-func (m *memory) Save() error                                      { m.saved++; return nil }
+
+func (m *memory) Save(seen func(visit func(dir string, fi fs.FileInfo, sum layer.Sum) error) error) error {
+	m.saved++
+	return seen(func(dir string, fi fs.FileInfo, sum layer.Sum) error {
+		m.seen = append(m.seen, dir+"\x00"+fi.Name())
+		m.known[key(path.Join(dir, fi.Name()), fi)] = sum.Digest()
+		return nil
+	})
+}
 
 func TestDigestsAreRemembered(t *testing.T) {
 	dir := t.TempDir()

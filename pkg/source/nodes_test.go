@@ -7,8 +7,10 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -268,6 +270,7 @@ func TestRareNodes(t *testing.T) {
 
 // What cannot be read of the nodes, or is not what was written, is an error and not a file that looks like another.
 func TestNodesCutOrDamaged(t *testing.T) {
+	dir, files := manyFiles(t)
 	for name, damage := range map[string]func(f *os.File) error{
 		"cut": func(f *os.File) error { return f.Truncate(1) },
 		"zeros": func(f *os.File) error {
@@ -286,7 +289,6 @@ func TestNodesCutOrDamaged(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			dir, files := manyFiles(t)
 			var file *os.File
 			tree, err := newDirTree(dir, func() (f *os.File, err error) {
 				file, err = os.CreateTemp(t.TempDir(), "")
@@ -320,5 +322,70 @@ func TestNodesCutOrDamaged(t *testing.T) {
 				t.Errorf("the file counts as missing: %v", err)
 			}
 		})
+	}
+}
+
+// All that was asked for is handed over in order when the tree is closed, wherever it is kept, and nothing else.
+func TestDigestsAreHandedOver(t *testing.T) {
+	dir, files := manyFiles(t)
+	write(t, dir, "alone/b=1", "alone/a=2", "alone/not=3", "a/listed=4", "a!/listed=5", "a.d/early=6", "a/sub/x=7", "root=8", "gone=9")
+	m := &memory{known: map[string]digest.Digest{}}
+	tree, spilled := openTestTree(t, dir)
+	tree.digests = m
+	want := map[string]bool{}
+	ask := func(name string) {
+		if _, err := tree.Digest(t.Context(), name); err != nil {
+			t.Fatal(err)
+		}
+		want[path.Dir(name)+"\x00"+path.Base(name)] = true
+	}
+	ask("alone/b")
+	ask("alone/a")
+	ask("a.d/early")
+	for _, d := range []string{".", "a", "a!", "a.d", "a/sub"} {
+		if _, err := tree.ReadDir(d); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, name := range []string{"a/listed", "a!/listed", "a/sub/x", "root"} {
+		ask(name)
+	}
+	for d := range 24 {
+		if _, err := tree.ReadDir(fmt.Sprintf("d%02d", d)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range files {
+		if name := files[i*101%len(files)]; i%3 > 0 {
+			ask(name)
+		}
+	}
+	if err := tree.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if *spilled != 1 {
+		t.Errorf("%d files were made for the nodes", *spilled)
+	}
+	if !slices.IsSorted(m.seen) {
+		t.Error("not sorted")
+	}
+	for _, s := range m.seen {
+		if !want[s] {
+			t.Errorf("%q was not asked for, or comes twice", s)
+		}
+		delete(want, s)
+	}
+	if len(want) > 0 {
+		t.Errorf("%d are missing: %v", len(want), want)
+	}
+	for _, name := range []string{"alone/a", "root", files[101]} {
+		fi, err := os.Lstat(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		data, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil || m.known[key(name, fi)] != digest.FromBytes(data) {
+			t.Errorf("%s has %s, %v", name, m.known[key(name, fi)], err)
+		}
 	}
 }
