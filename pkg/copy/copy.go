@@ -142,10 +142,8 @@ func (c *copier) run(ctx context.Context) error {
 			return err
 		}
 		tree := c.up.from(treeOrigin{s.Tree})
-		for _, m := range ms {
-			if err := c.match(ctx, s, tree, m); err != nil {
-				return err
-			}
+		if err := ms.each(func(m match) error { return c.match(ctx, s, tree, m) }); err != nil {
+			return err
 		}
 	}
 	return nil

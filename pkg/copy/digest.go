@@ -175,13 +175,14 @@ func (r Request) records(ctx context.Context, fn func(record) error) error {
 			return err
 		}
 		// Where one source ends and the next begins belongs to the key.
-		if err := fn(record{rel: strconv.Itoa(len(ms)), entry: layer.Entry{Mode: boolBit(s.Plain) | boolBit(s.Unpack)<<1}}); err != nil {
+		if err := fn(record{rel: strconv.Itoa(ms.n), entry: layer.Entry{Mode: boolBit(s.Plain) | boolBit(s.Unpack)<<1}}); err != nil {
 			return err
 		}
-		for _, m := range ms {
-			if err := m.walk(ctx, func(f found) error { return fn(recordOf(s, m, f)) }); err != nil {
-				return err
-			}
+		err = ms.each(func(m match) error {
+			return m.walk(ctx, func(f found) error { return fn(recordOf(s, m, f)) })
+		})
+		if err != nil {
+			return err
 		}
 	}
 	return nil

@@ -132,6 +132,33 @@ func (w wideTree) Digest(_ context.Context, name string) (digest.Digest, error) 
 
 func (w wideTree) LinkID(string) (string, error) { return "", nil }
 
+// A pattern may stand for more names than are kept.
+func TestManyMatches(t *testing.T) {
+	const n = fewMatches/100 + 2
+	req := Request{Sources: []Source{{Tree: wideTree{n}, Path: "d*/f*"}}, Dest: "/to/", Time: epoch}
+	ms, err := req.matches(&req.Sources[0])
+	if err != nil || ms.n != n*100 || ms.few != nil {
+		t.Fatalf("%+v, %v", ms, err)
+	}
+	got := written(t, req)
+	for i := range 100 {
+		f, name := got[fmt.Sprintf("to/f%02d", i)], fmt.Sprintf("d%05d/f%02d", n-1, i)
+		if f.Sum != layer.SumOf(digest.FromString(name)) {
+			t.Errorf("%s is not %s", f.Path, name)
+		}
+	}
+	if len(got) != 101 {
+		t.Errorf("%d entries", len(got))
+	}
+	_, files, err := Inventory(t.Context(), req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if all, ok := files(n * 100); !ok || len(all) != n*100 || all[0].Name != "d00000/f00" {
+		t.Errorf("%d files, %t", len(all), ok)
+	}
+}
+
 // heap is how much is in use.
 func heap() int64 {
 	runtime.GC()

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"path"
-	"slices"
 	"strings"
 
 	"github.com/cairn-build/cairn/pkg/hint"
@@ -42,9 +41,36 @@ type match struct {
 // shown is the name for messages.
 func (m match) shown() string { return "/" + m.name }
 
-// matches returns the names that a source stands for, in order. A pattern may stand for none (BuildKit, AllowEmptyWildcard); a
-// plain name must exist.
-func (r Request) matches(s *Source) ([]match, error) {
+// fewMatches is how many matches are kept; where there are more they are looked up again.
+const fewMatches = 1024
+
+// matches are the names that a source stands for, in order.
+type matches struct {
+	n   int
+	few []match // nil for many
+	// look finds them, all over again.
+	look func(fn func(match) error) error
+}
+
+func (ms *matches) each(fn func(match) error) error {
+	if ms.n > fewMatches {
+		return ms.look(fn)
+	}
+	return eachOf(ms.few, fn)
+}
+
+func eachOf[T any](all []T, fn func(T) error) error {
+	for _, v := range all {
+		if err := fn(v); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// matches returns the names that a source stands for. A pattern may stand for none (BuildKit, AllowEmptyWildcard); a plain name must
+// exist.
+func (r Request) matches(s *Source) (*matches, error) {
 	var f filter
 	src := s.Path
 	if r.Parents && !s.Plain {
@@ -59,25 +85,44 @@ func (r Request) matches(s *Source) ([]match, error) {
 	if s.Plain {
 		m, err := plainMatch(s.Tree, cleanName(src))
 		m.filter = f
-		return []match{m}, err
+		return &matches{n: 1, few: []match{m}}, err
 	}
-	names := []string{cleanName(src)}
-	if !s.Literal {
-		var err error
-		if names, err = glob(s.Tree, names[0]); err != nil {
-			return nil, err
+	names := func(fn func(string) error) error { return glob(s.Tree, cleanName(src), fn) }
+	if s.Literal {
+		names = func(fn func(string) error) error { return fn(cleanName(src)) }
+	}
+	ms := &matches{}
+	// A pattern that cannot be matched is an error before a name that is not there.
+	var few []string
+	err := names(func(name string) error {
+		if ms.n++; ms.n <= fewMatches {
+			few = append(few, name)
 		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
 	}
-	var ms []match
-	for _, name := range names {
-		m, err := followMatch(s.Tree, name)
-		if err != nil {
-			return nil, err
+	if ms.n <= fewMatches {
+		names = func(fn func(string) error) error { return eachOf(few, fn) }
+	}
+	ms.look = func(fn func(match) error) error {
+		return names(func(name string) error {
+			m, err := followMatch(s.Tree, name)
+			if err != nil {
+				return err
+			}
+			m.filter = f
+			return fn(m)
+		})
+	}
+	err = ms.look(func(m match) error {
+		if ms.n <= fewMatches {
+			ms.few = append(ms.few, m)
 		}
-		m.filter = f
-		ms = append(ms, m)
-	}
-	return ms, nil
+		return nil
+	})
+	return ms, err
 }
 
 func followMatch(t layer.Tree, name string) (match, error) {
@@ -106,95 +151,6 @@ func lstatMatch(t layer.Tree, name, real string) (match, error) {
 		return match{}, fmt.Errorf("looking up %q: %w", "/"+name, err)
 	}
 	return match{tree: t, name: name, real: real, entry: e}, nil
-}
-
-// glob returns the names that match a pattern in the order of a walk. Only directories on the way are listed: a "*" never
-// matches a "/".
-func glob(t layer.Tree, pattern string) ([]string, error) {
-	parts := strings.Split(pattern, "/")
-	n := slices.IndexFunc(parts, hasMeta)
-	if n < 0 {
-		return []string{unescape(t, pattern)}, nil
-	}
-	if _, err := path.Match(pattern, ""); err != nil {
-		return nil, fmt.Errorf("matching %q: %w", "/"+pattern, err)
-	}
-	base := path.Join(append([]string{"."}, parts[:n]...)...)
-	root, err := layer.Resolve(t, base)
-	if err != nil {
-		return nil, fmt.Errorf("looking up %q: %w", "/"+base, err)
-	}
-	e, err := t.Lstat(root)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, notFound(t, base)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("looking up %q: %w", "/"+base, err)
-	}
-	if e.Type != layer.Dir {
-		return nil, nil
-	}
-	return globIn(t, root, parts[n:])
-}
-
-// unescape takes the backslashes out of a pattern without wildcards, unless there is a file whose name has them, which BuildKit
-// would copy.
-func unescape(t layer.Tree, pattern string) string {
-	if !strings.Contains(pattern, `\`) {
-		return pattern
-	}
-	if real, err := layer.Resolve(t, pattern); err == nil {
-		if _, err := t.Lstat(real); err == nil {
-			return pattern
-		}
-	}
-	var b strings.Builder
-	for i := 0; i < len(pattern); i++ {
-		if pattern[i] == '\\' && i+1 < len(pattern) {
-			i++
-		}
-		b.WriteByte(pattern[i])
-	}
-	return cleanName(b.String())
-}
-
-func globIn(t layer.Tree, dir string, parts []string) ([]string, error) {
-	children, err := t.ReadDir(dir)
-	if err != nil {
-		return nil, fmt.Errorf("listing %q: %w", "/"+dir, err)
-	}
-	var names []string
-	for _, e := range children {
-		if ok, _ := path.Match(parts[0], path.Base(e.Path)); !ok {
-			continue
-		}
-		if len(parts) == 1 {
-			names = append(names, path.Join(dir, path.Base(e.Path)))
-			continue
-		}
-		if e.Type != layer.Dir {
-			continue
-		}
-		below, err := globIn(t, e.Path, parts[1:])
-		if err != nil {
-			return nil, err
-		}
-		names = append(names, below...)
-	}
-	return names, nil
-}
-
-// hasMeta reports whether a pattern's component is more than a name. A backslash takes the meaning from the next byte.
-func hasMeta(s string) bool {
-	for i := 0; i < len(s); i++ {
-		switch s[i] {
-		case '\\':
-			i++
-		case '*', '?', '[':
-			return true
-		}
-	}
-	return false
 }
 
 // filter says what of a matched directory is copied.

@@ -31,8 +31,8 @@ func looksLikeArchive(head []byte) bool {
 // applies, both as in BuildKit. Their content lies in one file without a name until the context is closed; no path of the
 // archive is ever made on disk.
 func OpenTar(ctx context.Context, r io.Reader, o ContextOptions) (*Context, error) {
-	if o.Limits.Temp == nil && o.Store != nil {
-		o.Limits.Temp = o.Store.TempFile
+	if o.Limits.Temp == nil {
+		o.Limits.Temp = o.tempFile
 	}
 	res, err := copy.Unpack(ctx, r, o.Limits)
 	if err != nil {
