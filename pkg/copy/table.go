@@ -125,13 +125,16 @@ func (t *table) put(n *node) error {
 	return t.flush()
 }
 
-// remove takes a path away with all below it.
-func (t *table) remove(name string) error {
+// remove takes a path away with all below it. dir says that there may be something below a path at which there is nothing.
+func (t *table) remove(name string, dir bool) error {
 	n, err := t.get(name)
 	if err != nil {
 		return err
 	}
-	if n == nil || n.Type == layer.Dir { // there is nothing below what is no directory
+	if n != nil {
+		dir = n.Type == layer.Dir
+	}
+	if dir {
 		for p := range t.recent {
 			if below(name, p) {
 				delete(t.recent, p)

@@ -139,12 +139,15 @@ func (u *upper) cover(name string) {
 // remove takes a path away with all below it.
 func (u *upper) remove(name string) error {
 	u.cover(name)
-	if err := u.nodes.remove(name); err != nil || u.lower == nil {
+	if u.lower == nil {
+		return u.nodes.remove(name, false)
+	}
+	e, ok, err := lookup(u.lower, name)
+	if err != nil {
 		return err
 	}
-	// Most that an archive replaces is its own.
-	e, ok, err := lookup(u.lower, name)
-	if err != nil || !ok {
+	// Above what was written there are directories: those that were written too, and those of lower.
+	if err := u.nodes.remove(name, e.Type == layer.Dir); err != nil || !ok {
 		return err
 	}
 	return u.removed.put(&node{Entry: layer.Entry{Path: name, Type: e.Type}})
