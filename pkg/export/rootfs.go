@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"path"
+	"slices"
 	"strings"
 
 	"github.com/cairn-build/cairn/pkg/layer"
@@ -86,14 +87,17 @@ func (e *exporter) writeRootfs(ctx context.Context, w io.Writer) error {
 	if err != nil {
 		return err
 	}
-	var items []layer.Item
+	lw.Temp = e.Store.TempFile
+	slices.SortFunc(all, func(a, b rootfs) int { return strings.Compare(a.dir, b.dir) })
 	for _, r := range all {
 		if r.dir != "." {
 			top := layer.Entry{Path: r.dir, Type: layer.Dir, Mode: 0o755}
 			if e.Epoch != nil {
 				top.ModTime = *e.Epoch
 			}
-			items = append(items, layer.Item{Entry: top})
+			if err := lw.Add(top, nil); err != nil {
+				return err
+			}
 		}
 		links := linker{}
 		err := e.walk(ctx, r.tree, ".", func(en layer.Entry) error {
@@ -111,15 +115,11 @@ func (e *exporter) writeRootfs(ctx context.Context, w io.Writer) error {
 			case en.Type == layer.File:
 				it.Open = func() (io.ReadCloser, error) { return r.tree.Open(name) }
 			}
-			items = append(items, it)
-			return nil
+			return layer.WriteItem(ctx, lw, it)
 		})
 		if err != nil {
 			return err
 		}
-	}
-	if err := layer.WriteAll(ctx, lw, items); err != nil {
-		return err
 	}
 	_, _, _, err = lw.Close()
 	return err
