@@ -244,6 +244,9 @@ func (s span) endBelow(dir string) int {
 	if dir == "." {
 		return s.len()
 	}
+	if s.len() == 0 || !below(dir, s.at(0).Path) {
+		return 0
+	}
 	// No other name that begins with dir comes before this one, since a separator comes before every byte.
 	return s.lowerBound(dir + "\x01")
 }
