@@ -162,7 +162,11 @@ func (c *checker) sealed(dir string) {
 		if err != nil || e.IsDir() || c.ctx.Err() != nil {
 			return errors.Join(err, c.ctx.Err())
 		}
-		if _, err := readSealed(path); err != nil && !errors.Is(err, os.ErrNotExist) || errors.Is(err, ErrCorrupt) {
+		doc, err := openSealed(path)
+		if err == nil {
+			return doc.Close()
+		}
+		if !errors.Is(err, os.ErrNotExist) || errors.Is(err, ErrCorrupt) {
 			c.add(strings.TrimPrefix(path, c.s.root+"/"), err)
 		}
 		return nil

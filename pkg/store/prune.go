@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -104,17 +105,16 @@ func (p *pruner) markRecords(ctx context.Context) error {
 		if err != nil || e.IsDir() || ctx.Err() != nil {
 			return errors.Join(err, ctx.Err())
 		}
-		data, err := readSealed(path)
+		doc, err := openSealed(path)
 		if errors.Is(err, ErrCorrupt) {
 			return os.Remove(path)
 		}
 		if err != nil {
 			return err
 		}
-		for _, d := range digestsIn(data) {
-			if err := p.keep(d); err != nil {
-				return fmt.Errorf("record %s: %w", path, err)
-			}
+		defer doc.Close()
+		if err := digestsIn(io.NewSectionReader(doc, 0, doc.Size()), p.keep); err != nil {
+			return fmt.Errorf("record %s: %w", path, err)
 		}
 		return nil
 	})

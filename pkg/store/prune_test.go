@@ -6,7 +6,9 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
+	"testing/iotest"
 
 	"github.com/cairn-build/cairn/pkg/layer"
 	"github.com/opencontainers/go-digest"
@@ -171,5 +173,31 @@ func TestBlobsWalk(t *testing.T) {
 	slices.Sort(got)
 	if !slices.Equal(got, want) || problems != 1 {
 		t.Errorf("got %v with %d problems", got, problems)
+	}
+}
+
+// Digests are found wherever they stand in a document, also across what is read of it at once.
+func TestDigestsIn(t *testing.T) {
+	d := digest.FromString("x")
+	for _, filler := range []string{"\x00", "sha256:", "a"} {
+		for n := range 300 {
+			before := strings.Repeat(filler, (32<<10-150)/len(filler)) + strings.Repeat("-", n)
+			doc := before + d.String() + "," + digest.FromString("y").String() + filler + d.String()[:70]
+			var got []digest.Digest
+			err := digestsIn(strings.NewReader(doc), func(d digest.Digest) error {
+				got = append(got, d)
+				return nil
+			})
+			if err != nil || len(got) != 2 || got[0] != d || got[1] != digest.FromString("y") {
+				t.Fatalf("behind %d bytes: %v, %v", len(before), got, err)
+			}
+		}
+	}
+	stop := errors.New("stop")
+	if err := digestsIn(strings.NewReader(d.String()), func(digest.Digest) error { return stop }); !errors.Is(err, stop) {
+		t.Error(err)
+	}
+	if err := digestsIn(iotest.ErrReader(stop), func(digest.Digest) error { return nil }); !errors.Is(err, stop) {
+		t.Error(err)
 	}
 }

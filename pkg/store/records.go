@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -213,19 +214,32 @@ func removeFile(path string) error {
 	return nil
 }
 
-// digestsIn finds every SHA-256 digest that a document names, wherever it stands.
-func digestsIn(data []byte) []digest.Digest {
-	var found []digest.Digest
-	const prefix, hexLen = "sha256:", 64
-	text := string(data)
+// digestsIn calls found with every SHA-256 digest that a document names, wherever it stands, until that is an error.
+func digestsIn(doc io.Reader, found func(digest.Digest) error) error {
+	const prefix = "sha256:"
+	const whole = len(prefix) + 64
+	buf, kept := make([]byte, 32<<10), 0
 	for {
-		i := strings.Index(text, prefix)
-		if i < 0 || len(text) < i+len(prefix)+hexLen {
-			return found
+		n, err := io.ReadFull(doc, buf[kept:])
+		data := buf[:kept+n]
+		for rest := data; ; {
+			i := bytes.Index(rest, []byte(prefix))
+			if i < 0 || len(rest) < i+whole {
+				break
+			}
+			if d := digest.Digest(rest[i : i+whole]); d.Validate() == nil {
+				if err := found(d); err != nil {
+					return err
+				}
+			}
+			rest = rest[i+len(prefix):]
 		}
-		if d := digest.Digest(text[i : i+len(prefix)+hexLen]); d.Validate() == nil {
-			found = append(found, d)
+		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+			return nil
 		}
-		text = text[i+len(prefix):]
+		if err != nil {
+			return err
+		}
+		kept = copy(buf, data[len(data)-(whole-1):]) // one may begin there
 	}
 }
