@@ -59,8 +59,11 @@ func (ns *nodes) add(n *node) error {
 }
 
 func (ns *nodes) each(fn func(*node) error) error {
-	c := &cursor{nodes: ns.few, run: ns.many}
-	for n, err := range merge([]*cursor{c}) {
+	cs := []*cursor{nodesCursor(ns.few)}
+	if ns.many != nil {
+		cs = cursorsOf([]*run{ns.many})
+	}
+	for n, err := range merge(cs) {
 		if err == nil {
 			err = fn(n)
 		}

@@ -36,6 +36,8 @@ type table struct {
 	recent map[string]*node
 	runs   []*run // oldest first
 	known  map[string]*node
+	// dead is how many names have been met in runs by removals since all runs were merged.
+	dead int
 }
 
 // run is nodes sorted as in a layer.
@@ -150,31 +152,33 @@ func (t *table) remove(name string, dir bool) error {
 
 // removeBelow takes away all that the runs have below a path.
 func (t *table) removeBelow(name string) error {
-	for _, r := range slices.Clone(t.runs) {
+	var cs []*cursor
+	for _, r := range slices.Backward(t.runs) {
 		i, ok := r.Find(name)
 		if ok {
 			i++
 		}
-		for ; i < r.Len(); i++ {
-			e, _ := r.At(i)
-			if err := r.Err(); err != nil {
-				return err
-			}
-			if !below(name, e.Path) {
-				break
-			}
-			if e.Type == layer.Whiteout {
-				continue
-			}
-			if err := t.takeAway(e.Path); err != nil {
-				return err
-			}
-		}
+		end, _ := r.Find(name + "\x01") // a separator comes before every byte
 		if err := r.Err(); err != nil {
 			return err
 		}
+		cs = append(cs, &cursor{run: r, next: i, end: end})
+		t.dead += end - i
 	}
-	return nil
+	for n, err := range merge(cs) {
+		if err == nil && n.Type != layer.Whiteout {
+			err = t.put(&node{Entry: layer.Entry{Path: n.Path, Type: layer.Whiteout}})
+		}
+		if err != nil {
+			return err
+		}
+	}
+	// What has been taken away would be met at every further removal.
+	if t.dead <= t.len() {
+		return nil
+	}
+	t.dead = 0
+	return t.push(cursorsOf(t.runs), 0)
 }
 
 // takeAway hides what the runs have at a path.
@@ -271,43 +275,45 @@ func (t *table) len() int {
 
 // cursor is a place in sorted nodes: those in memory, or those of a run.
 type cursor struct {
-	nodes []*node
-	run   *run
-	next  int
+	nodes     []*node
+	run       *run
+	next, end int
 
 	entry *layer.Entry // nil behind the end
 	note  []byte
 }
 
 func (t *table) memory() *cursor {
-	return &cursor{nodes: slices.SortedFunc(maps.Values(t.recent), func(a, b *node) int {
+	return nodesCursor(slices.SortedFunc(maps.Values(t.recent), func(a, b *node) int {
 		if layer.Less(a.Path, b.Path) {
 			return -1
 		}
 		return 1
-	})}
+	}))
 }
 
 // cursorsOf returns those of runs, the newest first.
 func cursorsOf(runs []*run) []*cursor {
 	var cs []*cursor
 	for _, r := range slices.Backward(runs) {
-		cs = append(cs, &cursor{run: r})
+		cs = append(cs, &cursor{run: r, end: r.Len()})
 	}
 	return cs
 }
+
+func nodesCursor(nodes []*node) *cursor { return &cursor{nodes: nodes, end: len(nodes)} }
 
 func (c *cursor) advance() error {
 	i := c.next
 	c.next++
 	switch {
-	case c.run == nil && i < len(c.nodes):
+	case i >= c.end:
+		c.entry = nil
+	case c.run == nil:
 		c.entry = &c.nodes[i].Entry
-	case c.run != nil && i < c.run.Len():
+	default:
 		c.entry, c.note = c.run.At(i)
 		return c.run.Err()
-	default:
-		c.entry = nil
 	}
 	return nil
 }
@@ -319,11 +325,10 @@ func (c *cursor) node() *node {
 	return nodeOf(c.entry, c.note)
 }
 
-// merge yields the nodes of cursors at their beginnings, sorted; of those with one path that of the first cursor. An error is the last.
+// merge yields the nodes from cursors on, sorted; of those with one path that of the first cursor. An error is the last.
 func merge(cs []*cursor) iter.Seq2[*node, error] {
 	return func(yield func(*node, error) bool) {
 		for _, c := range cs {
-			c.next = 0
 			if err := c.advance(); err != nil {
 				yield(nil, err)
 				return

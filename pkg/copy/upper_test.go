@@ -260,3 +260,36 @@ func TestTableStaysShallow(t *testing.T) {
 		t.Errorf("%d names are missing", len(want))
 	}
 }
+
+// TestTableForgets: what was taken away is not met for ever.
+func TestTableForgets(t *testing.T) {
+	tb := table{most: 4}
+	put := func(name string) {
+		if err := tb.put(&node{Entry: layer.Entry{Path: name, Type: layer.Dir}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range 300 {
+		put(fmt.Sprintf("d/f%d", i))
+		put(fmt.Sprintf("e/f%d", i%10))
+	}
+	for range 10 {
+		if err := tb.remove("d", true); err != nil {
+			t.Fatal(err)
+		}
+		put("d")
+	}
+	if n := tb.len(); n > 50 {
+		t.Errorf("%d names are kept of 11", n)
+	}
+	var names []string
+	for n, err := range tb.all() {
+		if err != nil {
+			t.Fatal(err)
+		}
+		names = append(names, n.Path)
+	}
+	if len(names) != 11 || names[0] != "d" || names[10] != "e/f9" {
+		t.Errorf("%q", names)
+	}
+}
