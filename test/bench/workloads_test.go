@@ -54,7 +54,7 @@ func workloads() []workload {
 // heavy are workloads whose memory is looked at.
 func heavy() []workload {
 	return []workload{
-		{name: "M4", what: "COPY 100,000 files", write: files(100_000, 1000)},
+		{name: "M4", what: "COPY 300,000 files, again from that stage, RUN", write: twice(files(300_000, 1000))},
 		{name: "M5", what: "COPY 512 MB random, 512 MB text", write: large},
 		{name: "M2", what: "FROM debian, RUN that writes 512 MB", write: dockerfile("FROM DEBIAN\nRUN head -c 512M /dev/zero | tr '\\0' x >/file\n")},
 	}
@@ -70,7 +70,7 @@ type growth struct {
 func growths() []growth {
 	return []growth{
 		{"steps", "RUN steps", []int{10, 100, 1000}, steps},
-		{"files", "files copied", []int{1000, 10_000, 100_000}, func(n int) writer { return files(n, 1000) }},
+		{"files", "files copied", []int{1000, 10_000, 100_000, 300_000}, func(n int) writer { return files(n, 1000) }},
 		{"layers", "layers, then a RUN", []int{1, 10, 100}, layers},
 	}
 }
@@ -120,6 +120,14 @@ func files(n, mean int) writer {
 			at := rnd.IntN(len(text) - size)
 			file(b, dir, fmt.Sprintf("tree/d%d/f%d.txt", i/50, i), text[at:at+size])
 		}
+	}
+}
+
+// twice copies what a writer wrote from one stage to the next, where a RUN sees it.
+func twice(write writer) writer {
+	return func(b *testing.B, dir string, base bases) {
+		write(b, dir, base)
+		dockerfile("FROM BUSYBOX AS first\nCOPY tree /tree\nFROM BUSYBOX\nCOPY --from=first /tree /copy\nRUN find /copy -type f | wc -l\n")(b, dir, base)
 	}
 }
 
