@@ -62,11 +62,10 @@ func unescape(t layer.Tree, pattern string) string {
 }
 
 func globIn(t layer.Tree, dir string, parts []string, fn func(string) error) error {
-	children, err := t.ReadDir(dir)
-	if err != nil {
-		return fmt.Errorf("listing %q: %w", "/"+dir, err)
-	}
-	for _, e := range children {
+	for e, err := range t.ReadDir(dir) {
+		if err != nil {
+			return fmt.Errorf("listing %q: %w", "/"+dir, err)
+		}
 		if ok, _ := path.Match(parts[0], path.Base(e.Path)); !ok {
 			continue
 		}

@@ -32,11 +32,7 @@ func notFound(t layer.Tree, name string) error {
 	for {
 		dir = cleanName(dir)
 		if real, rerr := layer.Resolve(t, dir); rerr == nil {
-			if children, rerr := t.ReadDir(real); rerr == nil {
-				names := make([]string, len(children))
-				for i, c := range children {
-					names[i] = path.Base(c.Path)
-				}
+			if names, rerr := layer.Names(t, real); rerr == nil {
 				if s := suggest.Nearest(base, names); s != "" {
 					err.Hint = fmt.Sprintf("did you mean %q?", path.Join("/", dir, s))
 				}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"io"
 	"io/fs"
+	"iter"
 
 	"github.com/cairn-build/cairn/pkg/layer"
 	"github.com/opencontainers/go-digest"
@@ -26,9 +27,8 @@ func (t inline) Lstat(name string) (layer.Entry, error) {
 	return layer.Entry{}, &fs.PathError{Op: "lstat", Path: name, Err: fs.ErrNotExist}
 }
 
-func (t inline) ReadDir(name string) ([]layer.Entry, error) {
-	e, err := t.Lstat(t.name)
-	return []layer.Entry{e}, err
+func (t inline) ReadDir(name string) iter.Seq2[layer.Entry, error] {
+	return func(yield func(layer.Entry, error) bool) { yield(t.Lstat(t.name)) }
 }
 
 func (t inline) Open(name string) (io.ReadCloser, error) {

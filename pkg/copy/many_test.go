@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"iter"
 	"math/rand/v2"
 	"runtime"
 	"strconv"
@@ -14,6 +15,7 @@ import (
 	"testing"
 
 	"github.com/cairn-build/cairn/pkg/layer"
+	"github.com/cairn-build/cairn/pkg/layer/layertest"
 	"github.com/opencontainers/go-digest"
 )
 
@@ -107,7 +109,11 @@ func (w wideTree) Lstat(name string) (layer.Entry, error) {
 	return e, nil
 }
 
-func (w wideTree) ReadDir(name string) ([]layer.Entry, error) {
+func (w wideTree) ReadDir(name string) iter.Seq2[layer.Entry, error] {
+	return layertest.Each(w.readDir(name))
+}
+
+func (w wideTree) readDir(name string) ([]layer.Entry, error) {
 	n, format := 100, name+"/f%02d"
 	if name == "." {
 		n, format = w.n, "d%05d"

@@ -288,12 +288,11 @@ func (w *walker) visit(ctx context.Context, f found, inc, exc patternmatcher.Mat
 	if f.entry.Type != layer.Dir || excluded && !w.filter.exclude.Exclusions() {
 		return nil
 	}
-	children, err := w.tree.ReadDir(f.name)
-	if err != nil {
-		return fmt.Errorf("listing %q: %w", "/"+f.name, err)
-	}
 	w.above = append(w.above, pending{f, included})
-	for _, e := range children {
+	for e, err := range w.tree.ReadDir(f.name) {
+		if err != nil {
+			return fmt.Errorf("listing %q: %w", "/"+f.name, err)
+		}
 		child := found{rel: path.Join(f.rel, path.Base(e.Path)), name: e.Path, entry: e}
 		if !w.filter.leads(child.rel) {
 			continue

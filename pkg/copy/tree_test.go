@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"iter"
 	"os"
 	"path"
 	"slices"
@@ -16,6 +17,7 @@ import (
 	"time"
 
 	"github.com/cairn-build/cairn/pkg/layer"
+	"github.com/cairn-build/cairn/pkg/layer/layertest"
 	"github.com/opencontainers/go-digest"
 )
 
@@ -116,7 +118,11 @@ func (m *memTree) Lstat(name string) (layer.Entry, error) {
 	return e, nil
 }
 
-func (m *memTree) ReadDir(name string) ([]layer.Entry, error) {
+func (m *memTree) ReadDir(name string) iter.Seq2[layer.Entry, error] {
+	return layertest.Each(m.readDir(name))
+}
+
+func (m *memTree) readDir(name string) ([]layer.Entry, error) {
 	if e, err := m.Lstat(name); err != nil || e.Type != layer.Dir {
 		return nil, fmt.Errorf("readdir %s: %v", name, err)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"io/fs"
+	"iter"
 	"time"
 
 	"github.com/cairn-build/cairn/pkg/layer"
@@ -69,46 +70,53 @@ func (u unpacked) Lstat(name string) (layer.Entry, error) {
 }
 
 // ReadDir implements layer.Tree.
-func (u unpacked) ReadDir(name string) ([]layer.Entry, error) {
+func (u unpacked) ReadDir(name string) iter.Seq2[layer.Entry, error] {
 	n, _, err := u.node("readdir", name)
+	if err == nil && n.Type != layer.Dir {
+		err = &fs.PathError{Op: "readdir", Path: name, Err: fs.ErrInvalid}
+	}
 	if err != nil {
-		return nil, err
+		return layer.Unreadable(err)
 	}
-	if n.Type != layer.Dir {
-		return nil, &fs.PathError{Op: "readdir", Path: name, Err: fs.ErrInvalid}
+	return func(yield func(layer.Entry, error) bool) {
+		for i := 0; ; {
+			e, after, more, err := u.next(name, i)
+			if err != nil {
+				yield(e, err)
+				return
+			}
+			if !more || !yield(e, nil) {
+				return
+			}
+			i = after
+		}
 	}
-	i := 0
-	if name != "." {
-		if i, _, err = u.nodes.find(name); err != nil {
-			return nil, err
+}
+
+// next returns the entry of a directory that is at a place or behind it, and the place behind that; more is false where there is none.
+func (u unpacked) next(dir string, i int) (e layer.Entry, after int, more bool, err error) {
+	if i == 0 && dir != "." {
+		if i, _, err = u.nodes.find(dir); err != nil {
+			return e, i, false, err
 		}
 		i++
 	}
-	var out []layer.Entry
-	for i < u.nodes.len() {
-		child, err := u.nodes.at(i)
-		if err != nil {
-			return nil, err
-		}
-		if !below(name, child.Path) {
-			break
-		}
-		e := child.Entry
-		if e.Type == layer.Hardlink {
-			if e, err = u.Lstat(child.Path); err != nil {
-				return nil, err
-			}
-		}
-		out = append(out, e)
-		i++
-		if child.Type == layer.Dir {
-			// A separator comes before every byte: here ends what is in it.
-			if i, _, err = u.nodes.find(child.Path + "\x01"); err != nil {
-				return nil, err
-			}
-		}
+	if i == u.nodes.len() {
+		return e, i, false, nil
 	}
-	return out, nil
+	n, err := u.nodes.at(i)
+	if err != nil || !below(dir, n.Path) {
+		return e, i, false, err
+	}
+	i++
+	if e = n.Entry; e.Type == layer.Hardlink {
+		e, err = u.Lstat(n.Path)
+	}
+	if err == nil && n.Type == layer.Dir {
+		// A separator comes before every byte: here ends what is in it.
+		i, _, err = u.nodes.find(n.Path + "\x01")
+	}
+	return e, i, err == nil, err
 }
 
 // Open implements layer.Tree.

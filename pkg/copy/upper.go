@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"iter"
 	"os"
 	"path"
 	"time"
@@ -169,7 +170,7 @@ func (v view) Lstat(name string) (layer.Entry, error) {
 
 var errView = errors.New("copy: not shown")
 
-func (view) ReadDir(string) ([]layer.Entry, error)                 { return nil, errView }
+func (view) ReadDir(string) iter.Seq2[layer.Entry, error]          { return layer.Unreadable(errView) }
 func (view) Open(string) (io.ReadCloser, error)                    { return nil, errView }
 func (view) Digest(context.Context, string) (digest.Digest, error) { return "", errView }
 func (view) LinkID(string) (string, error)                         { return "", nil }

@@ -86,16 +86,15 @@ type place struct {
 
 // fill writes what is below the directory name into root, which is that directory.
 func (w *treeWriter) fill(ctx context.Context, root *os.Root, name string) error {
-	entries, err := w.tree.ReadDir(name)
-	if err != nil {
-		return fmt.Errorf("reading directory %s: %w", name, err)
-	}
 	dir, err := root.Open(".")
 	if err != nil {
 		return err
 	}
 	defer dir.Close()
-	for _, en := range entries {
+	for en, err := range w.tree.ReadDir(name) {
+		if err != nil {
+			return fmt.Errorf("reading directory %s: %w", name, err)
+		}
 		if err := ctx.Err(); err != nil {
 			return err
 		}

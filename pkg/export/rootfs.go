@@ -56,11 +56,10 @@ func (e *exporter) walk(ctx context.Context, t layer.Tree, dir string, f func(la
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	entries, err := t.ReadDir(dir)
-	if err != nil {
-		return fmt.Errorf("reading directory %s: %w", dir, err)
-	}
-	for _, en := range entries {
+	for en, err := range t.ReadDir(dir) {
+		if err != nil {
+			return fmt.Errorf("reading directory %s: %w", dir, err)
+		}
 		if e.Epoch != nil {
 			en.ModTime = *e.Epoch
 		}

@@ -184,11 +184,10 @@ func (d *differ) hidden(dir string, names []string) (hidden []string, err error)
 	if err != nil || below.Type != Dir {
 		return nil, err
 	}
-	entries, err := d.lower.ReadDir(dir)
-	if err != nil {
-		return nil, err
-	}
-	for _, e := range entries {
+	for e, err := range d.lower.ReadDir(dir) {
+		if err != nil {
+			return nil, err
+		}
 		if _, ok := slices.BinarySearch(names, baseOf(e.Path)); !ok {
 			hidden = append(hidden, baseOf(e.Path))
 		}

@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"iter"
 	"strconv"
 	"sync"
 
+	"github.com/cairn-build/cairn/pkg/layer/layertest"
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
 )
@@ -103,7 +105,11 @@ func (t *DirTree) Lstat(name string) (Entry, error) {
 }
 
 // ReadDir implements Tree.
-func (t *DirTree) ReadDir(name string) ([]Entry, error) {
+func (t *DirTree) ReadDir(name string) iter.Seq2[Entry, error] {
+	return layertest.Each(t.readDir(name))
+}
+
+func (t *DirTree) readDir(name string) ([]Entry, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	names, err := t.dirs.list(name)

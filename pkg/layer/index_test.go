@@ -9,6 +9,8 @@ import (
 	"reflect"
 	"slices"
 	"testing"
+
+	"github.com/cairn-build/cairn/pkg/layer/layertest"
 )
 
 func TestLess(t *testing.T) {
@@ -70,7 +72,7 @@ func FuzzIndex(f *testing.F) {
 			if _, err := s.Lstat(e.Path); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrInvalid) {
 				return
 			}
-			_, _ = s.ReadDir(e.Path)
+			_, _ = layertest.All(s.ReadDir(e.Path))
 			_, _ = s.LinkID(e.Path)
 		}
 	})

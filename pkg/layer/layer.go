@@ -11,6 +11,7 @@ package layer
 import (
 	"context"
 	"io"
+	"iter"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -73,8 +74,8 @@ type Tree interface {
 	// Lstat returns the entry of one name. It is never a Whiteout; a Hardlink is returned as the File it names with Path set
 	// to name.
 	Lstat(name string) (Entry, error)
-	// ReadDir returns the entries of a directory sorted by name.
-	ReadDir(name string) ([]Entry, error)
+	// ReadDir yields the entries of a directory sorted by name, of which there may be very many. An error is the last that it yields.
+	ReadDir(name string) iter.Seq2[Entry, error]
 	// Open returns the content of a regular file.
 	Open(name string) (io.ReadCloser, error)
 	// Digest returns the digest of a regular file's content. It may be remembered from an earlier read; else the file is read, until ctx ends.

@@ -3,6 +3,7 @@ package layer
 import (
 	"context"
 	"io"
+	"iter"
 	"sync"
 
 	"github.com/opencontainers/go-digest"
@@ -21,12 +22,28 @@ func (t lazyTree) Lstat(name string) (Entry, error) {
 	return tree.Lstat(name)
 }
 
-func (t lazyTree) ReadDir(name string) ([]Entry, error) {
+func (t lazyTree) ReadDir(name string) iter.Seq2[Entry, error] {
 	tree, err := t()
 	if err != nil {
-		return nil, err
+		return Unreadable(err)
 	}
 	return tree.ReadDir(name)
+}
+
+// Unreadable is what Tree.ReadDir returns of a directory that cannot be read.
+func Unreadable(err error) iter.Seq2[Entry, error] {
+	return func(yield func(Entry, error) bool) { yield(Entry{}, err) }
+}
+
+// Names returns the names in a directory of a tree, without the directory's own, sorted.
+func Names(t Tree, dir string) (names []string, err error) {
+	for e, err := range t.ReadDir(dir) {
+		if err != nil {
+			return nil, err
+		}
+		names = append(names, baseOf(e.Path))
+	}
+	return names, nil
 }
 
 func (t lazyTree) Open(name string) (io.ReadCloser, error) {

@@ -349,11 +349,10 @@ func (u *unpacker) remove(e *Entry) error {
 
 // emptyRoot hides all that is below, one by one: overlayfs has no opaque root.
 func (u *unpacker) emptyRoot(ix *Index) error {
-	below, err := u.lower.ReadDir(".")
-	if err != nil {
-		return err
-	}
-	for _, e := range below {
+	for e, err := range u.lower.ReadDir(".") {
+		if err != nil {
+			return err
+		}
 		if own, ok := ix.Lookup(e.Path); u.made[e.Path] || ok && own.Type != Whiteout {
 			continue
 		}

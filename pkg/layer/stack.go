@@ -8,8 +8,10 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"iter"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -223,52 +225,81 @@ func (s *stack) Lstat(name string) (Entry, error) {
 	return f.entry, err
 }
 
-func (s *stack) ReadDir(name string) ([]Entry, error) {
+func (s *stack) ReadDir(name string) iter.Seq2[Entry, error] {
 	f, err := s.lookup("readdir", name)
+	if err == nil && f.entry.Type != Dir {
+		err = &fs.PathError{Op: "readdir", Path: name, Err: errors.New("not a directory")}
+	}
 	if err != nil {
-		return nil, err
+		return Unreadable(err)
 	}
-	if f.entry.Type != Dir {
-		return nil, &fs.PathError{Op: "readdir", Path: name, Err: errors.New("not a directory")}
-	}
-	var out []Entry
-	for _, child := range s.names(name, f.parts) {
-		e, err := s.Lstat(child)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
+	return func(yield func(Entry, error) bool) {
+		for child := range names(name, f.parts) {
+			e, err := s.Lstat(child)
+			if errors.Is(err, fs.ErrNotExist) {
+				continue
+			}
+			if !yield(e, err) || err != nil {
+				return
+			}
 		}
-		if err != nil {
-			return nil, err
+		if err := s.unreadable(); err != nil {
+			yield(Entry{}, err)
 		}
-		out = append(out, e)
 	}
-	return out, nil
 }
 
-// names returns the paths of all that the layers have directly in a directory, whiteouts included.
-func (s *stack) names(dir string, parts []part) []string {
+// names yields the paths of all that the layers have directly in a directory, whiteouts included, sorted.
+func names(dir string, parts []part) iter.Seq[string] {
 	skip := len(dir) + 1
 	if dir == "." {
 		skip = 0
 	}
-	var out []string
-	for _, p := range parts {
-		for ents := p.entries; ents.len() > 0; {
-			child := ents.at(0).Path
-			for j := skip; j < len(child); j++ {
-				if child[j] == '/' {
-					child = child[:j]
+	return func(yield func(string) bool) {
+		var heads []head
+		for _, p := range parts {
+			heads = appendHead(heads, p.entries, skip)
+		}
+		for len(heads) > 0 {
+			first := slices.MinFunc(heads, func(a, b head) int { return strings.Compare(a.child, b.child) }).child
+			if !yield(first) {
+				return
+			}
+			next := heads[:0]
+			for _, h := range heads {
+				if h.child != first {
+					next = append(next, h)
+					continue
 				}
+				if h.rest.at(0).Path == first {
+					h.rest = h.rest.from(1)
+				}
+				next = appendHead(next, h.rest.from(h.rest.endBelow(first)), skip)
 			}
-			out = append(out, child)
-			if ents.at(0).Path == child {
-				ents = ents.from(1)
-			}
-			ents = ents.from(ents.endBelow(child))
+			heads = next
 		}
 	}
-	slices.Sort(out)
-	return slices.Compact(out)
+}
+
+// head is what is left of a part, and the name in the directory with which it begins.
+type head struct {
+	child string
+	rest  span
+}
+
+// appendHead appends what is left, if anything is.
+func appendHead(heads []head, rest span, skip int) []head {
+	if rest.len() == 0 {
+		return heads
+	}
+	child := rest.at(0).Path
+	if len(child) <= skip {
+		return heads // the list cannot be read, and will tell
+	}
+	if i := strings.IndexByte(child[skip:], '/'); i >= 0 {
+		child = child[:skip+i]
+	}
+	return append(heads, head{child, rest})
 }
 
 func (s *stack) Open(name string) (io.ReadCloser, error) {

@@ -83,7 +83,7 @@ func show(t testing.TB, tree Tree, content bool) string {
 		if e.Type != Dir {
 			return
 		}
-		entries, err := tree.ReadDir(e.Path)
+		entries, err := layertest.All(tree.ReadDir(e.Path))
 		must(t, err)
 		for _, e := range entries {
 			again, err := tree.Lstat(e.Path)

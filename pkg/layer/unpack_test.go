@@ -155,7 +155,7 @@ func files(t testing.TB, tree Tree) string {
 	var out []string
 	var walk func(dir string)
 	walk = func(dir string) {
-		entries, err := tree.ReadDir(dir)
+		entries, err := layertest.All(tree.ReadDir(dir))
 		must(t, err)
 		for _, e := range entries {
 			if e.Type == Dir {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"io/fs"
+	"iter"
 	"os"
 	"path"
 	"path/filepath"
@@ -182,7 +183,29 @@ func (t *dirTree) lookupEarly(parent *directory, name string) (node, error) {
 }
 
 // ReadDir implements layer.Tree.
-func (t *dirTree) ReadDir(name string) ([]layer.Entry, error) {
+func (t *dirTree) ReadDir(name string) iter.Seq2[layer.Entry, error] {
+	d, err := t.listed(name)
+	if err != nil {
+		return layer.Unreadable(err)
+	}
+	return func(yield func(layer.Entry, error) bool) {
+		for _, s := range d.spans {
+			entries, err := t.entries(d, s)
+			for _, e := range entries {
+				if !yield(e, nil) {
+					return
+				}
+			}
+			if err != nil {
+				yield(layer.Entry{}, err)
+				return
+			}
+		}
+	}
+}
+
+// listed returns a directory once it has been listed.
+func (t *dirTree) listed(name string) (*directory, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	n, err := t.lookup(name)
@@ -192,39 +215,52 @@ func (t *dirTree) ReadDir(name string) ([]layer.Entry, error) {
 	if n.dir == nil {
 		return nil, &fs.PathError{Op: "readdir", Path: n.path, Err: syscall.ENOTDIR}
 	}
-	if err := t.list(n.dir); err != nil {
-		return nil, err
-	}
-	entries := make([]layer.Entry, 0, n.dir.names())
-	err = t.children(n.dir, func(c node) (bool, error) {
+	return n.dir, t.list(n.dir)
+}
+
+// entries are the visible ones of a span.
+func (t *dirTree) entries(d *directory, s span) (entries []layer.Entry, err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	err = t.inSpan(d, s, func(c node) (bool, error) {
 		ok, err := t.visible(&c)
 		if ok {
 			entries = append(entries, t.entry(&c))
 		}
 		return true, err
 	})
-	if err != nil {
-		return nil, err
-	}
-	return entries, nil
+	return entries, err
 }
 
 // children calls visit with what is in a listed directory, until it returns false or an error.
 func (t *dirTree) children(d *directory, visit func(node) (more bool, err error)) error {
 	for _, s := range d.spans {
-		b, err := t.nodes.block(s)
-		if err != nil {
+		more := true
+		err := t.inSpan(d, s, func(n node) (_ bool, err error) {
+			more, err = visit(n)
+			return more, err
+		})
+		if !more || err != nil {
 			return err
 		}
-		for i := range b.n {
-			n := b.node(i)
-			n.path = d.child(string(b.name(i)))
-			if n.kind == layer.Dir {
-				n.dir = t.dirs[n.path]
-			}
-			if more, err := visit(n); !more || err != nil {
-				return err
-			}
+	}
+	return nil
+}
+
+// inSpan is children for a part of them.
+func (t *dirTree) inSpan(d *directory, s span, visit func(node) (more bool, err error)) error {
+	b, err := t.nodes.block(s)
+	if err != nil {
+		return err
+	}
+	for i := range b.n {
+		n := b.node(i)
+		n.path = d.child(string(b.name(i)))
+		if n.kind == layer.Dir {
+			n.dir = t.dirs[n.path]
+		}
+		if more, err := visit(n); !more || err != nil {
+			return err
 		}
 	}
 	return nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"io/fs"
+	"iter"
 	"path"
 	"slices"
 	"strings"
@@ -58,23 +59,21 @@ func (t *itemTree) Lstat(name string) (layer.Entry, error) {
 }
 
 // ReadDir implements layer.Tree.
-func (t *itemTree) ReadDir(name string) ([]layer.Entry, error) {
+func (t *itemTree) ReadDir(name string) iter.Seq2[layer.Entry, error] {
 	e, err := t.Lstat(name)
+	if err == nil && e.Type != layer.Dir {
+		err = &fs.PathError{Op: "readdir", Path: name, Err: fs.ErrInvalid}
+	}
 	if err != nil {
-		return nil, err
+		return layer.Unreadable(err)
 	}
-	if e.Type != layer.Dir {
-		return nil, &fs.PathError{Op: "readdir", Path: name, Err: fs.ErrInvalid}
-	}
-	entries := make([]layer.Entry, 0, len(t.children[name]))
-	for _, c := range t.children[name] {
-		e, err := t.Lstat(c)
-		if err != nil {
-			return nil, err
+	return func(yield func(layer.Entry, error) bool) {
+		for _, c := range t.children[name] {
+			if e, err := t.Lstat(c); !yield(e, err) || err != nil {
+				return
+			}
 		}
-		entries = append(entries, e)
 	}
-	return entries, nil
 }
 
 // Open implements layer.Tree.

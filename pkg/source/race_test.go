@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/cairn-build/cairn/pkg/layer"
+	"github.com/cairn-build/cairn/pkg/layer/layertest"
 	"github.com/cairn-build/cairn/test/attack"
 	"github.com/cairn-build/cairn/test/torture"
 )
@@ -51,7 +52,7 @@ func TestContextRace(t *testing.T) {
 
 // readAll reads every file, as far as that is possible, and fails the test if one is from outside.
 func readAll(t *testing.T, tree layer.Tree, dir string) (files int, whole bool) {
-	entries, err := tree.ReadDir(dir)
+	entries, err := layertest.All(tree.ReadDir(dir))
 	if err != nil {
 		return 0, false
 	}

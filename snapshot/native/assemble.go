@@ -75,13 +75,12 @@ func assemble(l *roLayer, root string, owners *fakeroot.Table) (origins map[stri
 
 // directory fills the directory fd and gives it its mode and time.
 func (a *assembly) directory(fd int, e *layer.Entry) error {
-	entries, err := a.tree.ReadDir(e.Path)
-	if err != nil {
-		return err
-	}
-	for i := range entries {
-		if err := a.entry(fd, &entries[i]); err != nil {
-			return fmt.Errorf("%q: %w", entries[i].Path, err)
+	for below, err := range a.tree.ReadDir(e.Path) {
+		if err != nil {
+			return err
+		}
+		if err := a.entry(fd, &below); err != nil {
+			return fmt.Errorf("%q: %w", below.Path, err)
 		}
 	}
 	if err := unix.Fchmod(fd, fakeroot.RealMode(uint32(e.Mode), true)); err != nil {

@@ -67,25 +67,23 @@ type seeding struct {
 }
 
 func (s seeding) directory(name string) error {
-	entries, err := s.tree.ReadDir(name)
-	if err != nil {
-		return err
-	}
 	fd := -1
 	defer func() {
 		if fd >= 0 {
 			unix.Close(fd)
 		}
 	}()
-	for i := range entries {
-		e := &entries[i]
-		if odd(e, s.rw.s.opts.OneOwner) {
+	for e, err := range s.tree.ReadDir(name) {
+		if err != nil {
+			return err
+		}
+		if odd(&e, s.rw.s.opts.OneOwner) {
 			if fd < 0 {
 				if fd, err = openBelow(s.root, name); err != nil {
 					return fmt.Errorf("noting owners in %q: %w", name, err)
 				}
 			}
-			s.say(fd, e)
+			s.say(fd, &e)
 		}
 		if e.Type == layer.Dir {
 			if err := s.directory(e.Path); err != nil {

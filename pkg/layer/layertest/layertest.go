@@ -6,6 +6,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"io"
+	"iter"
 	"time"
 )
 
@@ -67,4 +68,30 @@ func Tar(entries ...Entry) ([]byte, error) {
 		return nil, err
 	}
 	return b.Bytes(), nil
+}
+
+// All collects what is yielded, until an error.
+func All[E any](seq iter.Seq2[E, error]) (all []E, err error) {
+	for e, err := range seq {
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, e)
+	}
+	return all, nil
+}
+
+// Each yields all, or an error.
+func Each[E any](all []E, err error) iter.Seq2[E, error] {
+	return func(yield func(E, error) bool) {
+		for _, e := range all {
+			if !yield(e, nil) {
+				return
+			}
+		}
+		if err != nil {
+			var none E
+			yield(none, err)
+		}
+	}
 }
