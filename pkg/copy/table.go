@@ -178,7 +178,12 @@ func (t *table) removeBelow(name string) error {
 		return nil
 	}
 	t.dead = 0
-	return t.push(cursorsOf(t.runs), 0)
+	// What is in memory goes along: without what was taken away the run may end before it.
+	if err := t.push(t.cursors(), 0); err != nil {
+		return err
+	}
+	clear(t.recent)
+	return nil
 }
 
 // takeAway hides what the runs have at a path.
@@ -251,7 +256,7 @@ func (t *table) push(cs []*cursor, lo int) error {
 
 // all yields what is at each path, sorted as in a layer. Nothing must be put meanwhile.
 func (t *table) all() iter.Seq2[*node, error] {
-	cs := append([]*cursor{t.memory()}, cursorsOf(t.runs)...)
+	cs := t.cursors()
 	return func(yield func(*node, error) bool) {
 		for n, err := range merge(cs) {
 			if err == nil && n.Type == layer.Whiteout {
@@ -291,6 +296,9 @@ func (t *table) memory() *cursor {
 		return 1
 	}))
 }
+
+// cursors returns those of all there is, the newest first.
+func (t *table) cursors() []*cursor { return append([]*cursor{t.memory()}, cursorsOf(t.runs)...) }
 
 // cursorsOf returns those of runs, the newest first.
 func cursorsOf(runs []*run) []*cursor {

@@ -293,3 +293,33 @@ func TestTableForgets(t *testing.T) {
 		t.Errorf("%q", names)
 	}
 }
+
+// TestTableForgetsItsEnd: what is put after the last names were forgotten replaces what was put before.
+func TestTableForgetsItsEnd(t *testing.T) {
+	tb := table{most: 4}
+	put := func(name string, size int64) {
+		if err := tb.put(&node{Entry: layer.Entry{Path: name, Type: layer.Dir, Size: size}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	remove := func() {
+		if err := tb.remove("z", true); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, name := range []string{"a", "z", "z/1", "z/2", "z/3"} {
+		put(name, 0)
+	}
+	remove()
+	put("m", 0)
+	put("y", 1)
+	remove()
+	remove()
+	if n := tb.len(); n > 3 {
+		t.Fatalf("%d names are kept of 3", n)
+	}
+	put("y", 2)
+	if n, err := tb.get("y"); err != nil || n == nil || n.Size != 2 {
+		t.Errorf("%+v, %v", n, err)
+	}
+}
