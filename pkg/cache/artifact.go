@@ -145,16 +145,32 @@ func compress(data []byte) ([]byte, error) {
 	return z.EncodeAll(data, nil), nil
 }
 
+// compressTo is compress of what write writes.
+func compressTo(w io.Writer, write func(io.Writer) error) error {
+	z, err := zstd.NewWriter(w, zstd.WithEncoderConcurrency(1), zstd.WithEncoderLevel(zstd.SpeedDefault))
+	if err != nil {
+		return err
+	}
+	return errors.Join(write(z), z.Close())
+}
+
 // decompress refuses what is larger than limit bytes.
 func decompress(data []byte, limit int64) ([]byte, error) {
+	var out bytes.Buffer
+	err := decompressTo(&out, data, limit)
+	return out.Bytes(), err
+}
+
+// decompressTo is decompress for what may be large.
+func decompressTo(w io.Writer, data []byte, limit int64) error {
 	z, err := zstd.NewReader(bytes.NewReader(data), zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(32<<20))
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer z.Close()
-	out, err := io.ReadAll(io.LimitReader(z, limit+1))
-	if err == nil && int64(len(out)) > limit {
+	n, err := io.Copy(w, io.LimitReader(z, limit+1))
+	if err == nil && n > limit {
 		err = fmt.Errorf("more than %d bytes", limit)
 	}
-	return out, err
+	return err
 }

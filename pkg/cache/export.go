@@ -13,6 +13,7 @@ import (
 
 	"github.com/cairn-build/cairn/pkg/layer"
 	"github.com/cairn-build/cairn/pkg/registry"
+	"github.com/cairn-build/cairn/pkg/spill"
 	"github.com/cairn-build/cairn/pkg/store"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -70,16 +71,18 @@ type exporter struct {
 	depot  depot
 	doc    artifactDocument
 	layers map[digest.Digest]int // by DiffID, the number in doc.Layers
-	// blobs are what has to be pushed, small their content where it is not a layer's, lent those that an import has,
+	// blobs are what has to be pushed, small and indexes their content where it is not a layer's, lent those that an import has,
 	// whole the layers.
-	blobs []ocispec.Descriptor
-	small map[digest.Digest][]byte
-	lent  map[digest.Digest]func(context.Context) ([]byte, error)
-	whole map[digest.Digest]layer.Layer
+	blobs   []ocispec.Descriptor
+	small   map[digest.Digest][]byte
+	indexes map[digest.Digest]*spill.Bytes
+	lent    map[digest.Digest]func(context.Context) ([]byte, error)
+	whole   map[digest.Digest]layer.Layer
 }
 
 func (e *exporter) run(ctx context.Context, l Location, c Content) (Exported, error) {
 	e.small, e.whole = map[digest.Digest][]byte{}, map[digest.Digest]layer.Layer{}
+	e.indexes = map[digest.Digest]*spill.Bytes{}
 	e.lent = map[digest.Digest]func(context.Context) ([]byte, error){}
 	e.doc = artifactDocument{Version: artifactVersion, Layers: []layerDocument{}, Records: []recordDocument{}}
 	used := chosen(c, l.Mode)
@@ -177,7 +180,7 @@ func (e *exporter) index(diffID digest.Digest) (*ocispec.Descriptor, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		// What an import has is passed on as it is, without being looked at; it is fetched if the depot does not have it.
 		d, fetch := e.Imports.indexBlob(diffID)
-		if d != nil && len(d.Data) == 0 && e.lent[d.Digest] == nil && e.small[d.Digest] == nil {
+		if d != nil && len(d.Data) == 0 && e.lent[d.Digest] == nil && e.indexes[d.Digest] == nil {
 			e.lent[d.Digest] = fetch
 			e.blobs = append(e.blobs, *d)
 		}
@@ -186,24 +189,26 @@ func (e *exporter) index(diffID digest.Digest) (*ocispec.Descriptor, error) {
 	if err != nil {
 		return nil, err
 	}
-	plain, err := ix.Marshal()
-	if err != nil {
-		return nil, err
-	}
-	data, err := compress(plain)
+	packed := &spill.Bytes{Temp: e.Store.TempFile}
+	sum := digest.Canonical.Digester()
+	err = compressTo(io.MultiWriter(packed, sum.Hash()), func(w io.Writer) error {
+		_, err := ix.WriteTo(w)
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("compressing the index of layer %s: %w", diffID, err)
 	}
-	b := newBlob(indexType, data)
-	if len(data) <= maxEmbedded {
-		b.desc.Data = data
-		return &b.desc, nil
+	d := &ocispec.Descriptor{MediaType: indexType, Digest: sum.Digest(), Size: packed.Len()}
+	if d.Size <= maxEmbedded {
+		d.Data = make([]byte, d.Size)
+		_, err := packed.ReadAt(d.Data, 0)
+		return d, err
 	}
-	if e.small[b.desc.Digest] == nil && e.lent[b.desc.Digest] == nil {
-		e.small[b.desc.Digest] = b.data
-		e.blobs = append(e.blobs, b.desc)
+	if e.indexes[d.Digest] == nil && e.lent[d.Digest] == nil {
+		e.indexes[d.Digest] = packed
+		e.blobs = append(e.blobs, *d)
 	}
-	return &b.desc, nil
+	return d, nil
 }
 
 // indexBlob is where an import has the index of a layer, or nil.
@@ -225,6 +230,9 @@ func (e *exporter) push(ctx context.Context, blobs []ocispec.Descriptor) error {
 	g.SetLimit(parallelExports)
 	for _, d := range blobs {
 		up := bytesUpload(e.small[d.Digest])
+		if ix := e.indexes[d.Digest]; ix != nil {
+			up.Open = func() (io.ReadCloser, error) { return indexFile{io.NewSectionReader(ix, 0, d.Size)}, nil }
+		}
 		if fetch := e.lent[d.Digest]; fetch != nil {
 			up.Open = func() (io.ReadCloser, error) {
 				data, err := fetch(ctx)
@@ -250,6 +258,11 @@ func (e *exporter) push(ctx context.Context, blobs []ocispec.Descriptor) error {
 	}
 	return g.Wait()
 }
+
+// indexFile can be sent again from any place.
+type indexFile struct{ *io.SectionReader }
+
+func (indexFile) Close() error { return nil }
 
 // mountFrom are the repositories that may have a layer.
 func (e *exporter) mountFrom(l layer.Layer) []string {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/cairn-build/cairn/pkg/layer"
 	"github.com/cairn-build/cairn/pkg/registry"
+	"github.com/cairn-build/cairn/pkg/spill"
 	"github.com/cairn-build/cairn/pkg/store"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -166,11 +167,15 @@ func (im *Import) index(ctx context.Context, diffID digest.Digest) (*layer.Index
 
 func (im *Import) fetchIndex(ctx context.Context, d ocispec.Descriptor) (*layer.Index, error) {
 	data, err := im.small(ctx, d, maxIndexBlob)
-	if err == nil {
-		data, err = decompress(data, maxUnpacked)
-	}
 	if err != nil {
 		return nil, err
 	}
-	return layer.Unmarshal(data)
+	var ix spill.Bytes
+	if im.store != nil {
+		ix.Temp = im.store.TempFile
+	}
+	if err := decompressTo(&ix, data, maxUnpacked); err != nil {
+		return nil, err
+	}
+	return layer.ReadIndex(&ix, ix.Len())
 }

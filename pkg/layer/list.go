@@ -80,7 +80,7 @@ func (l *List) Add(e *Entry, note []byte) error {
 		l.buf = binary.AppendUvarint(l.buf, uint64(len(note)))
 		l.buf = append(l.buf, note...)
 	}
-	if err := l.body.Append(l.buf); err != nil {
+	if _, err := l.body.Write(l.buf); err != nil {
 		return l.broken(err)
 	}
 	l.last, l.end = e.Path, l.end+int64(len(l.buf))

@@ -93,7 +93,7 @@ func (w *spanWriter) flush() error {
 		return nil
 	}
 	s := span{first: w.first, at: w.nodes.bytes.Len(), size: len(w.records) + len(w.sums), n: w.n}
-	if err := w.nodes.bytes.Append(append(w.records, w.sums...)); err != nil {
+	if _, err := w.nodes.bytes.Write(append(w.records, w.sums...)); err != nil {
 		return fmt.Errorf("keeping what is in a directory: %w", err)
 	}
 	w.spans = append(w.spans, s)

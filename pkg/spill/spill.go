@@ -30,7 +30,7 @@ func SystemTemp() (*os.File, error) {
 // Bytes grow at their end. The zero value is empty. A file is a convenience: where none can be had, or written to, all stays in memory. Reading is
 // safe for concurrent use, but not while something is written. The file goes with the garbage.
 type Bytes struct {
-	// Temp makes the nameless file; nil makes it in the system's directory for temporary files. Set it before the first Append.
+	// Temp makes the nameless file; nil makes it in the system's directory for temporary files. Set it before the first Write.
 	Temp func() (*os.File, error)
 
 	// memory is all there is, or what is behind the file's first size bytes.
@@ -44,12 +44,17 @@ type Bytes struct {
 // Len is how many bytes there are.
 func (b *Bytes) Len() int64 { return b.size + int64(len(b.memory)) }
 
-// Append puts p at the end. It fails only if what was written to a file before cannot be read any more.
-func (b *Bytes) Append(p []byte) error {
+// Write puts p at the end. It fails only if what was written to a file before cannot be read any more.
+func (b *Bytes) Write(p []byte) (int, error) {
 	b.memory = append(b.memory, p...)
 	if b.stays || len(b.memory) < ahead || b.file == nil && len(b.memory) < inMemory {
-		return nil
+		return len(p), nil
 	}
+	return len(p), b.flush()
+}
+
+// flush puts what is in memory into the file, or stays in memory for good.
+func (b *Bytes) flush() error {
 	if b.file == nil {
 		temp := b.Temp
 		if temp == nil {

@@ -48,7 +48,7 @@ func TestBytes(t *testing.T) {
 				for i := range p {
 					p[i] = byte(rnd.Uint32())
 				}
-				if err := b.Append(p); err != nil {
+				if _, err := b.Write(p); err != nil {
 					t.Fatal(err)
 				}
 				want = append(want, p...)
@@ -79,7 +79,7 @@ func TestBytes(t *testing.T) {
 // A file that is cut by somebody is an error and not zeros.
 func TestCutFile(t *testing.T) {
 	var b Bytes
-	if err := b.Append(make([]byte, 1<<20)); err != nil {
+	if _, err := b.Write(make([]byte, 1<<20)); err != nil {
 		t.Fatal(err)
 	}
 	if err := b.file.Truncate(10); err != nil {
