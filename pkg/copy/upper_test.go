@@ -163,13 +163,13 @@ func TestUpper(t *testing.T) {
 	lowers := []layer.Tree{nil, tree(t, "a/b=same 0600", "a.b=same 0600", "c/a/b=b 0600 1:0", "c/c/c/ 0600", "b->to1", "a/c/ 0600")}
 	inFiles := 0
 	for seed := range uint64(300) {
-		rnd := rand.New(rand.NewPCG(seed, 5))
+		rnd := rand.New(rand.NewPCG(seed, 6))
 		lower := lowers[rnd.IntN(2)]
 		u := newUpper(lower, epoch.Add(time.Hour), nameless(t.TempDir()))
 		u.nodes.most, u.removed.most, u.links.most = 1+rnd.IntN(4), 1+rnd.IntN(3), 1
 		u.from(treeOrigin{src})
 		m := &plainUpper{u: u, lower: lower, nodes: map[string]node{}, removed: map[string]bool{}}
-		for range rnd.IntN(150) {
+		for range rnd.IntN(400) {
 			name := []string{"a", "b", "a.b", "c", "d"}[rnd.IntN(5)]
 			for rnd.IntN(2) == 0 && strings.Count(name, "/") < 3 {
 				name = path.Join(name, []string{"a", "b", "a.b", "c"}[rnd.IntN(4)])
@@ -180,7 +180,7 @@ func TestUpper(t *testing.T) {
 			}
 			n := randomNode(rnd, name, src)
 			at, exists := m.lstat(name)
-			if exists && (at.Type == layer.Dir) != (n.Type == layer.Dir) || rnd.IntN(6) == 0 {
+			if exists && (at.Type == layer.Dir) != (n.Type == layer.Dir) || rnd.IntN(2+int(seed%8)) == 0 {
 				m.remove(name)
 				if err := u.remove(name); err != nil {
 					t.Fatal(err)
