@@ -14,14 +14,6 @@ import (
 	"github.com/cairn-build/cairn/pkg/layer"
 )
 
-// origin is what a file was when it was put into a root filesystem.
-type origin struct {
-	ino    uint64
-	change unix.Timespec
-	// linked files never change: what changes has another inode.
-	linked bool
-}
-
 // assembly puts a root filesystem together. It works by descriptors of directories that it has made itself, with one name at a time.
 type assembly struct {
 	tree   layer.Tree
@@ -29,7 +21,7 @@ type assembly struct {
 	link   bool
 	owners *fakeroot.Table
 
-	origins map[string]origin
+	origins origins
 	groups  map[string]string // the first name of files with several, by LinkID
 	names   map[found]int     // see further
 	root    int
@@ -47,8 +39,8 @@ func (found) Close() error             { return nil }
 const dirFlags = unix.O_RDONLY | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC
 
 // assemble fills root with what the layers show together, and notes in owners what root itself cannot say.
-func assemble(l *roLayer, root string, owners *fakeroot.Table) (origins map[string]origin, err error) {
-	a := &assembly{link: l.s.opts.Link, owners: owners, origins: map[string]origin{}, groups: map[string]string{}, names: further(l.indexes)}
+func assemble(l *roLayer, root string, owners *fakeroot.Table) (_ origins, err error) {
+	a := &assembly{link: l.s.opts.Link, owners: owners, origins: newOrigins(), groups: map[string]string{}, names: further(l.indexes)}
 	a.tree = layer.Stack(l.indexes, func(n int, name string) (io.ReadCloser, error) { return found{n, name}, nil })
 	defer func() {
 		for _, fd := range a.dirs {
@@ -58,17 +50,17 @@ func assemble(l *roLayer, root string, owners *fakeroot.Table) (origins map[stri
 	for _, dir := range l.dirs {
 		fd, err := unix.Open(dir, dirFlags, 0)
 		if err != nil {
-			return nil, &os.PathError{Op: "open", Path: dir, Err: err}
+			return a.origins, &os.PathError{Op: "open", Path: dir, Err: err}
 		}
 		a.dirs = append(a.dirs, fd)
 	}
 	if a.root, err = unix.Open(root, dirFlags, 0); err != nil {
-		return nil, &os.PathError{Op: "open", Path: root, Err: err}
+		return a.origins, &os.PathError{Op: "open", Path: root, Err: err}
 	}
 	defer unix.Close(a.root)
 	e, err := a.tree.Lstat(".")
 	if err != nil {
-		return nil, err
+		return a.origins, err
 	}
 	return a.origins, a.directory(a.root, &e)
 }
@@ -188,7 +180,7 @@ func (a *assembly) another(fd int, base, id, name string) (bool, error) {
 	if err := unix.Linkat(dir, path.Base(first), fd, base, 0); err != nil {
 		return true, err
 	}
-	a.origins[name] = a.origins[first]
+	a.origins.copy(name, first)
 	return true, nil
 }
 
@@ -208,7 +200,7 @@ func (a *assembly) finish(fd int, base string, e *layer.Entry, linked bool) erro
 		a.owners.Share(fakeroot.KeyOf(&st), 1)
 	}
 	if e.Type == layer.File {
-		a.origins[e.Path] = origin{st.Ino, st.Ctim, linked}
+		a.origins.set(e.Path, &st, linked)
 	}
 	return nil
 }

@@ -25,7 +25,7 @@ func (rw *rwLayer) leave(ro *roLayer, ix *layer.Index, dir string) error {
 	names := further([]*layer.Index{ix})
 	for e := range ix.All() {
 		if e.Type != layer.File && e.Type != layer.Hardlink {
-			delete(rw.origins, e.Path)
+			rw.origins.forget(e.Path)
 			continue
 		}
 		var here, kept unix.Stat_t
@@ -40,7 +40,7 @@ func (rw *rwLayer) leave(ro *roLayer, ix *layer.Index, dir string) error {
 		if shared {
 			rw.owners.Share(fakeroot.KeyOf(&here), 1+names[found{0, first}])
 		}
-		rw.origins[e.Path] = origin{here.Ino, here.Ctim, shared}
+		rw.origins.set(e.Path, &here, shared)
 	}
 	if err := ix.Err(); err != nil {
 		return err

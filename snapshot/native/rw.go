@@ -25,7 +25,7 @@ type rwLayer struct {
 	below   *roLayer
 	dir     string
 	owners  *fakeroot.Table
-	origins map[string]origin
+	origins origins
 	// forbidden must not be in the layer.
 	forbidden [][]byte
 
@@ -86,8 +86,8 @@ func (rw *rwLayer) Describe(st *unix.Stat_t, e *layer.Entry) {
 
 // Unchanged implements layer.Said.
 func (rw *rwLayer) Unchanged(name string, st *unix.Stat_t) bool {
-	o, ok := rw.origins[name]
-	return ok && o.ino == st.Ino && (o.linked || o.change == st.Ctim)
+	o, ok := rw.origins.of(name)
+	return ok && o.ino == st.Ino && (o.linked || o.change == st.Ctim.Nano())
 }
 
 // Forbid implements snapshot.Guarded.
