@@ -124,7 +124,6 @@ type copier struct {
 	res   *Result
 	// written maps the files that a source put exactly at the destination to that source, to see when another replaces it.
 	written map[string]string
-	matched int // how many matches have been copied
 }
 
 // finish makes the result of what has been written.
@@ -166,8 +165,7 @@ func (c *copier) match(ctx context.Context, s *Source, tree int, m match) error 
 		}
 		c.written[dst] = m.shown()
 	}
-	c.matched++
-	from := files{s.Tree, tree, c.matched}
+	from := files{s.Tree, tree, m.shown() + "\x00" + dst}
 	return m.walk(ctx, func(f found) error { return c.place(f, dst, from) })
 }
 

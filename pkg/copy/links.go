@@ -12,7 +12,7 @@ import (
 type files struct {
 	tree   layer.Tree
 	origin int
-	match  int // its number among the matches
+	match  string // what is copied where: the sources of --parents have it in common
 }
 
 // link returns the node.link of a file: that of the other files of the match that are hard links of it.
@@ -25,7 +25,7 @@ func (f files) link(name string) (string, error) {
 		return "", nil
 	}
 	// It is a name in tables, and an id may be any text.
-	sum := sha256.Sum256(fmt.Appendf(nil, "%d:%s", f.match, id))
+	sum := sha256.Sum256(fmt.Appendf(nil, "%s\x00%s", f.match, id))
 	return hex.EncodeToString(sum[:16]), nil
 }
 
