@@ -157,6 +157,8 @@ func TestSources(t *testing.T) {
 			want: "x/\nx/a=1\nx/b/\nx/b/c=>x/a\nx/d=1"},
 		{name: "hard links of different matches are files", src: []string{"a=1 #1", "b=1 #1"}, paths: "a b", dest: "/x/",
 			want: "x/\nx/a=1\nx/b=1"},
+		{name: "hard links of sources that keep their parents", src: []string{"d/a=1 #1", "d/b=1 #1"}, paths: ". */a*", dest: "/x/",
+			set: func(r *Request) { r.Parents = true }, want: "x/\nx/d/\nx/d/a=1\nx/d/b=>x/d/a"},
 		{name: "plain symlink is copied", src: links, paths: "lf", dest: "/x/", set: plain, want: "x/\nx/lf->f"},
 	})
 }

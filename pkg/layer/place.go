@@ -2,6 +2,7 @@ package layer
 
 import (
 	"archive/tar"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -220,7 +221,8 @@ func (u *unpacker) finish(ix *Index) error {
 			return fmt.Errorf("directory %q: %w", d.Path, err)
 		}
 	}
-	return nil
+	// What cannot be read of an index looks as if it were not there.
+	return cmp.Or(ix.Err(), landed.Err())
 }
 
 // landed returns the index of the layer as it lies on the ones below, and checks that it was unpacked so. They can only

@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bufio"
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -155,7 +156,10 @@ func (w *Writer) add(e Entry, content io.Reader) error {
 	}
 	if e.Type == Hardlink {
 		// Appliers give the file what the header of its last name says.
-		f, _ := w.index.ix.Lookup(e.Linkname)
+		f, ok := w.index.ix.Lookup(e.Linkname)
+		if !ok {
+			return cmp.Or(w.index.ix.Err(), fmt.Errorf("the file %q is gone", e.Linkname))
+		}
 		e.Mode, e.UID, e.GID, e.ModTime, e.Xattrs, e.Size = f.Mode, f.UID, f.GID, f.ModTime, f.Xattrs, 0
 	}
 	if err := w.tw.WriteHeader(header(&e)); err != nil {

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -31,6 +32,7 @@ type Document struct {
 	io.ReaderAt
 	size int64
 	seal string
+	info fs.FileInfo
 	file *os.File // nil if it is in memory
 }
 
@@ -69,7 +71,7 @@ func checkSealed(f *os.File, path string) (*Document, error) {
 	if !fi.Mode().IsRegular() || fi.Size() < int64(sealedLen) {
 		return nil, damagedError{path}
 	}
-	d := &Document{size: fi.Size() - int64(sealedLen)}
+	d := &Document{size: fi.Size() - int64(sealedLen), info: fi}
 	head := make([]byte, sealedLen)
 	if _, err := f.ReadAt(head, 0); err != nil {
 		return nil, fmt.Errorf("reading %s: %w", path, err)

@@ -7,6 +7,9 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"os"
+	"sync"
+	"weak"
 
 	"github.com/cairn-build/cairn/pkg/layer"
 	"github.com/opencontainers/go-digest"
@@ -62,10 +65,17 @@ func (s *Store) PutIndex(diffID digest.Digest, ix *layer.Index) error {
 	if err != nil {
 		return err
 	}
-	return s.writeSealed(path+indexSuffix, rebuildable, func(w io.Writer) error {
+	err = s.writeSealed(path+indexSuffix, rebuildable, func(w io.Writer) error {
 		_, err := ix.WriteTo(w)
 		return err
 	})
+	if err != nil {
+		return err
+	}
+	if fi, err := os.Lstat(path + indexSuffix); err == nil {
+		s.indexes.put(diffID, ix, fi)
+	}
+	return nil
 }
 
 // mergeLayer chooses what to remember of a layer seen twice.
@@ -104,11 +114,15 @@ func (s *Store) Layer(diffID digest.Digest) (layer.Layer, error) {
 	return l, nil
 }
 
-// LayerIndex returns the index of the layer with a DiffID; fs.ErrNotExist if it is not known.
+// LayerIndex returns the index of the layer with a DiffID; fs.ErrNotExist if it is not known. As long as somebody uses it, and it stays as it is on disk,
+// all get the same one: a large index holds a file open.
 func (s *Store) LayerIndex(diffID digest.Digest) (*layer.Index, error) {
 	path, err := s.layerPath(diffID)
 	if err != nil {
 		return nil, err
+	}
+	if ix := s.indexes.get(diffID, path+indexSuffix); ix != nil {
+		return ix, nil
 	}
 	doc, err := openSealed(path + indexSuffix)
 	if err != nil {
@@ -121,5 +135,44 @@ func (s *Store) LayerIndex(diffID digest.Digest) (*layer.Index, error) {
 		_ = doc.Close()
 		return nil, fmt.Errorf("index of layer %s: %w (%w)", diffID, damagedError{path + indexSuffix}, err)
 	}
+	s.indexes.put(diffID, ix, doc.info)
 	return ix, nil
+}
+
+// sharedIndexes are the indexes that somebody uses.
+type sharedIndexes struct {
+	mu  sync.Mutex
+	all map[digest.Digest]sharedIndex
+}
+
+type sharedIndex struct {
+	index weak.Pointer[layer.Index]
+	file  fs.FileInfo
+}
+
+// get returns the index that was read from a file, or written to it, if that is as it was then.
+func (c *sharedIndexes) get(diffID digest.Digest, path string) *layer.Index {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	shared, ok := c.all[diffID]
+	if !ok {
+		return nil
+	}
+	ix := shared.index.Value()
+	fi, err := os.Lstat(path)
+	same := err == nil && os.SameFile(fi, shared.file) && fi.Size() == shared.file.Size() && fi.ModTime().Equal(shared.file.ModTime())
+	if ix == nil || ix.Err() != nil || !same {
+		delete(c.all, diffID)
+		return nil
+	}
+	return ix
+}
+
+func (c *sharedIndexes) put(diffID digest.Digest, ix *layer.Index, file fs.FileInfo) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.all == nil {
+		c.all = map[digest.Digest]sharedIndex{}
+	}
+	c.all[diffID] = sharedIndex{weak.Make(ix), file}
 }

@@ -72,6 +72,7 @@ type Store struct {
 	lock *os.File
 
 	locks   keyedMutex
+	indexes sharedIndexes
 	sweeper sync.WaitGroup
 	// writers counts the blobs being written, for Prune.
 	writers atomic.Int64

@@ -53,10 +53,7 @@ type Options struct {
 const defaultJobs = 4
 
 // Snapshotter implements snapshot.Snapshotter over overlayfs.
-type Snapshotter struct {
-	opts    Options
-	indexes indexCache
-}
+type Snapshotter struct{ opts Options }
 
 var _ snapshot.Snapshotter = (*Snapshotter)(nil)
 

@@ -56,6 +56,9 @@ func (l *roLayer) odd(oneOwner bool) bool {
 				return true
 			}
 		}
+		if ix.Err() != nil {
+			return true // and who asks further gets the error
+		}
 	}
 	return false
 }

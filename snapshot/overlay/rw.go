@@ -153,7 +153,6 @@ func (rw *rwLayer) keep(diffID digest.Digest, ix *layer.Index) (*roLayer, error)
 	if err := st.PutIndex(diffID, ix); err != nil {
 		return nil, err
 	}
-	rw.s.indexes.put(diffID, ix)
 	chainID := diffID
 	if n := len(rw.below.chainIDs); n > 0 {
 		chainID = identity.ChainID([]digest.Digest{rw.below.chainIDs[n-1], diffID})

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"sync"
-	"weak"
 
 	"github.com/cairn-build/cairn/pkg/layer"
 	"github.com/opencontainers/go-digest"
@@ -143,7 +142,6 @@ func (n *node) readLayer(ctx context.Context, dir string) (*layer.Index, error) 
 }
 
 func (n *node) setIndex(ix *layer.Index) {
-	n.u.s.indexes.put(n.layer.DiffID, ix)
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.ix = ix
@@ -182,12 +180,10 @@ func (n *node) known() *layer.Index {
 	if ix != nil {
 		return ix
 	}
-	if ix = n.u.s.indexes.get(n.layer.DiffID); ix == nil {
-		var err error
-		// Whatever is wrong with a kept index, it can be made again.
-		if ix, err = n.u.s.opts.Store.LayerIndex(n.layer.DiffID); err != nil {
-			return nil
-		}
+	// Whatever is wrong with a kept index, it can be made again.
+	ix, err := n.u.s.opts.Store.LayerIndex(n.layer.DiffID)
+	if err != nil {
+		return nil
 	}
 	n.setIndex(ix)
 	return ix
@@ -206,29 +202,4 @@ func (n *node) lower(ctx context.Context) layer.Tree {
 		}
 		return layer.Stack(ixs, nil), nil
 	})
-}
-
-// indexCache remembers indexes as long as somebody uses them.
-type indexCache struct {
-	mu      sync.Mutex
-	indexes map[digest.Digest]weak.Pointer[layer.Index]
-}
-
-func (c *indexCache) get(diffID digest.Digest) *layer.Index {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	ix := c.indexes[diffID].Value()
-	if ix == nil {
-		delete(c.indexes, diffID)
-	}
-	return ix
-}
-
-func (c *indexCache) put(diffID digest.Digest, ix *layer.Index) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.indexes == nil {
-		c.indexes = map[digest.Digest]weak.Pointer[layer.Index]{}
-	}
-	c.indexes[diffID] = weak.Make(ix)
 }
