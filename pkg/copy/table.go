@@ -13,7 +13,7 @@ import (
 
 const (
 	// tableSize is how many names of a table are in memory at once.
-	tableSize = 4096
+	tableSize = 16384
 	// fanout is how many runs of about one size become one.
 	fanout = 4
 	// knownDirs is how many directories that were looked up in runs stay in memory.

@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// model is what Bytes must be: bytes.
+// check compares bytes with what they must be.
 func check(t *testing.T, b *Bytes, want []byte, rnd *rand.Rand) {
 	t.Helper()
 	if b.Len() != int64(len(want)) {
