@@ -51,12 +51,30 @@ func (ix *Index) WriteTo(w io.Writer) (int64, error) {
 	b := append(make([]byte, 0, 32), indexMagic...)
 	b = binary.AppendUvarint(b, indexVersion)
 	b = binary.AppendUvarint(b, uint64(ix.list.Len()))
-	total, err := io.Copy(out, io.MultiReader(bytes.NewReader(b), io.NewSectionReader(ix.list.src, 0, ix.list.end), bytes.NewReader(ix.encodedNames())))
+	total := int64(0)
+	write := func(w io.Writer, p []byte) error {
+		n, err := w.Write(p)
+		total += int64(n)
+		return err
+	}
+	err := write(out, b)
+	buf := make([]byte, min(ix.list.end, readAhead))
+	for off := int64(0); off < ix.list.end && err == nil; off += int64(len(buf)) {
+		buf = buf[:min(int64(len(buf)), ix.list.end-off)]
+		if err = ix.list.read(buf, off); err == nil {
+			err = write(out, buf)
+		}
+	}
+	if err == nil {
+		err = write(out, ix.encodedNames())
+	}
+	if err == nil {
+		err = write(w, binary.LittleEndian.AppendUint32(nil, sum.Sum32()))
+	}
 	if err != nil {
 		return total, fmt.Errorf("encoding a layer index: %w", err)
 	}
-	n, err := w.Write(binary.LittleEndian.AppendUint32(nil, sum.Sum32()))
-	return total + int64(n), err
+	return total, nil
 }
 
 func (ix *Index) encodedNames() []byte {

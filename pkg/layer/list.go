@@ -120,6 +120,17 @@ func (l *List) at(i int) *Entry {
 	return e
 }
 
+// path is that of the entry at a place. Of many a place it is known without decoding anything: most layers are small.
+func (l *List) path(i int) string {
+	switch {
+	case i%blockEntries == 0:
+		return l.blocks[i/blockEntries].path
+	case i == l.n-1:
+		return l.last
+	}
+	return l.at(i).Path
+}
+
 // block returns a block, decoded. The last one of a list that grows is decoded again when it has more entries.
 func (l *List) block(k int) *block {
 	want := min(l.n-k*blockEntries, blockEntries)
@@ -198,8 +209,9 @@ type span struct {
 	lo, hi int
 }
 
-func (s span) len() int        { return s.hi - s.lo }
-func (s span) at(i int) *Entry { return s.l.at(s.lo + i) }
+func (s span) len() int          { return s.hi - s.lo }
+func (s span) at(i int) *Entry   { return s.l.at(s.lo + i) }
+func (s span) path(i int) string { return s.l.path(s.lo + i) }
 
 // from leaves out the first n entries, to all but the first n.
 func (s span) from(n int) span { return span{s.l, s.lo + n, s.hi} }
@@ -208,13 +220,16 @@ func (s span) to(n int) span   { return span{s.l, s.lo, s.lo + n} }
 // find returns the place of name in s, or where it would be, and whether it is there.
 func (s span) find(name string) (int, bool) {
 	i := s.lowerBound(name)
-	return i, i < s.len() && s.at(i).Path == name
+	return i, i < s.len() && s.path(i) == name
 }
 
 // lowerBound is the place of the first entry that does not come before name. Only one block is decoded for it.
 func (s span) lowerBound(name string) int {
-	if s.lo >= s.hi {
+	if s.lo >= s.hi || compare(s.path(0), name) >= 0 {
 		return 0
+	}
+	if s.hi == s.l.n && compare(s.l.last, name) < 0 {
+		return s.len()
 	}
 	first, last := s.lo/blockEntries, (s.hi-1)/blockEntries
 	blocks := s.l.blocks[first : last+1]
@@ -222,11 +237,11 @@ func (s span) lowerBound(name string) int {
 	if k == first {
 		// Of the first block there may be a part in s.
 		hi := min(s.hi, (first+1)*blockEntries)
-		return sort.Search(hi-s.lo, func(i int) bool { return compare(s.at(i).Path, name) >= 0 })
+		return sort.Search(hi-s.lo, func(i int) bool { return compare(s.path(i), name) >= 0 })
 	}
 	lo := max(s.lo, (k-1)*blockEntries)
 	hi := min(s.hi, k*blockEntries)
-	return lo - s.lo + sort.Search(hi-lo, func(i int) bool { return compare(s.l.at(lo+i).Path, name) >= 0 })
+	return lo - s.lo + sort.Search(hi-lo, func(i int) bool { return compare(s.l.path(lo+i), name) >= 0 })
 }
 
 // under returns the entries below dir.
@@ -244,7 +259,7 @@ func (s span) endBelow(dir string) int {
 	if dir == "." {
 		return s.len()
 	}
-	if s.len() == 0 || !below(dir, s.at(0).Path) {
+	if s.len() == 0 || !below(dir, s.path(0)) {
 		return 0
 	}
 	// No other name that begins with dir comes before this one, since a separator comes before every byte.

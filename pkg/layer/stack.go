@@ -2,7 +2,6 @@ package layer
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -77,24 +76,43 @@ func defaultDir(name string) Entry {
 func notExist(op, name string) error { return &fs.PathError{Op: op, Path: name, Err: fs.ErrNotExist} }
 
 // directory returns nil for what is no directory.
-func (s *stack) directory(name string) *dirState {
+func (s *stack) directory(name string) (*dirState, error) {
 	s.mu.Lock()
 	d, ok := s.dirs[name]
 	s.mu.Unlock()
 	if ok {
-		return d
+		return d, nil
 	}
 	if name == "." {
 		d = s.root()
-	} else if parent := s.directory(parentOf(name)); parent != nil {
-		if f, ok := s.child(parent, name); ok && f.entry.Type == Dir {
+		if err := s.unreadable(); err != nil {
+			return nil, err
+		}
+	} else if parent, err := s.directory(parentOf(name)); err != nil {
+		return nil, err
+	} else if parent != nil {
+		f, ok, err := s.child(parent, name)
+		if err != nil {
+			return nil, err
+		}
+		if ok && f.entry.Type == Dir {
 			d = &dirState{entry: f.entry, parts: f.parts}
 		}
 	}
 	s.mu.Lock()
 	s.dirs[name] = d
 	s.mu.Unlock()
-	return d
+	return d, nil
+}
+
+// unreadable is why an index cannot be read, and nil otherwise.
+func (s *stack) unreadable() error {
+	for _, ix := range s.ixs {
+		if err := ix.Err(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (s *stack) root() *dirState {
@@ -119,7 +137,7 @@ func (s *stack) root() *dirState {
 }
 
 // child looks the path name up in its parent directory, from the top layer down. f grows until a layer hides all below it.
-func (s *stack) child(parent *dirState, name string) (f found, ok bool) {
+func (s *stack) child(parent *dirState, name string) (f found, ok bool, err error) {
 	described := false // f.entry is of a layer
 	hidden := false    // only the description of the directory still counts, not what it holds
 	for _, p := range parent.parts {
@@ -130,10 +148,14 @@ func (s *stack) child(parent *dirState, name string) (f found, ok bool) {
 			e, rest = rest.at(0), rest.from(1)
 		}
 		under := rest.to(rest.endBelow(name))
+		full := under.any()
+		// What cannot be read of an index looks as if it were not there.
+		if err := p.entries.l.Err(); err != nil {
+			return found{}, false, err
+		}
 		if !own && under.len() == 0 {
 			continue
 		}
-		full := under.any()
 		if e.Type == Dir {
 			ok = ok || own || full
 			if own && !described {
@@ -158,38 +180,22 @@ func (s *stack) child(parent *dirState, name string) (f found, ok bool) {
 			break
 		}
 		if !ok {
-			return found{entry: *e, layer: p.layer}, true
+			return found{entry: *e, layer: p.layer}, true, nil
 		}
 		break
 	}
 	if !ok {
-		return found{}, false
+		return found{}, false, nil
 	}
 	if !described {
 		f.entry = defaultDir(name)
 	}
 	f.entry.Opaque = false
-	return f, true
+	return f, true, nil
 }
 
 // lookup returns what is at name; a Hardlink is followed to its File.
 func (s *stack) lookup(op, name string) (found, error) {
-	f, err := s.search(op, name)
-	// What cannot be read of an index looks as if it were not there.
-	return f, cmp.Or(s.unreadable(), err)
-}
-
-// unreadable is why something is not to be trusted.
-func (s *stack) unreadable() error {
-	for _, ix := range s.ixs {
-		if err := ix.Err(); err != nil {
-			return err
-		}
-	}
-	return s.err
-}
-
-func (s *stack) search(op, name string) (found, error) {
 	if s.err != nil {
 		return found{}, s.err
 	}
@@ -197,14 +203,23 @@ func (s *stack) search(op, name string) (found, error) {
 		return found{}, notExist(op, name)
 	}
 	if name == "." {
-		d := s.directory(".")
+		d, err := s.directory(".")
+		if err != nil {
+			return found{}, err
+		}
 		return found{entry: d.entry, parts: d.parts}, nil
 	}
-	parent := s.directory(parentOf(name))
+	parent, err := s.directory(parentOf(name))
+	if err != nil {
+		return found{}, err
+	}
 	if parent == nil {
 		return found{}, notExist(op, name)
 	}
-	f, ok := s.child(parent, name)
+	f, ok, err := s.child(parent, name)
+	if err != nil {
+		return found{}, err
+	}
 	if !ok {
 		return found{}, notExist(op, name)
 	}
@@ -212,6 +227,9 @@ func (s *stack) search(op, name string) (found, error) {
 		return f, nil
 	}
 	e, ok := s.ixs[f.layer].Lookup(f.entry.Linkname)
+	if err := s.ixs[f.layer].Err(); err != nil {
+		return found{}, err
+	}
 	if !ok || e.Type == Hardlink || e.Type == Dir || e.Type == Whiteout {
 		return found{}, fmt.Errorf("hard link %q to %q: %w", name, f.entry.Linkname, fs.ErrInvalid)
 	}
@@ -271,7 +289,7 @@ func names(dir string, parts []part) iter.Seq[string] {
 					next = append(next, h)
 					continue
 				}
-				if h.rest.at(0).Path == first {
+				if h.rest.path(0) == first {
 					h.rest = h.rest.from(1)
 				}
 				next = appendHead(next, h.rest.from(h.rest.endBelow(first)), skip)
@@ -292,7 +310,7 @@ func appendHead(heads []head, rest span, skip int) []head {
 	if rest.len() == 0 {
 		return heads
 	}
-	child := rest.at(0).Path
+	child := rest.path(0)
 	if len(child) <= skip {
 		return heads // the list cannot be read, and will tell
 	}

@@ -15,8 +15,6 @@ import (
 	"path"
 	"strings"
 	"time"
-
-	"github.com/cairn-build/cairn/pkg/spill"
 )
 
 // OpenFunc opens the file name of the n-th layer of a stack.
@@ -99,7 +97,7 @@ func NewWriter(dst io.Writer, c Compression) (*Writer, error) {
 		return nil, err
 	}
 	w := &Writer{dst: dst, c: c, comp: comp, mediaType: mediaType, diffID: sha256.New(), content: sha256.New()}
-	w.index = newIndexBuilder(func() (*os.File, error) { return w.temp() })
+	w.index = newIndexBuilder(nil)
 	w.buf = bufio.NewWriterSize(archive{w}, 64<<10)
 	w.tw = tar.NewWriter(w.buf)
 	return w, nil
@@ -111,14 +109,6 @@ type archive struct{ w *Writer }
 func (a archive) Write(p []byte) (int, error) {
 	a.w.diffID.Write(p)
 	return a.w.comp.Write(p)
-}
-
-// temp makes a nameless file.
-func (w *Writer) temp() (*os.File, error) {
-	if w.Temp == nil {
-		return spill.SystemTemp()
-	}
-	return w.Temp()
 }
 
 // Add appends one entry; content is read for a File and must be exactly Size bytes. Entries must come in the order of Less,
@@ -143,6 +133,9 @@ func (w *Writer) add(e Entry, content io.Reader) error {
 	if !w.begun && w.Spool != nil {
 		w.spool = newSpool(w.comp, w.Spool)
 		w.comp = w.spool
+	}
+	if !w.begun {
+		w.index.ix.list.Temp = w.Temp
 	}
 	w.begun = true
 	if w.search != nil {

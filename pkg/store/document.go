@@ -152,7 +152,8 @@ func (s *Store) writeSealed(dst string, keep durability, write func(io.Writer) e
 // sealInto writes a sealed document to an empty file and returns its seal.
 func sealInto(f *os.File, write func(io.Writer) error) (string, error) {
 	hash := sha256.New()
-	buf := bufio.NewWriterSize(io.MultiWriter(io.NewOffsetWriter(f, int64(sealedLen)), hash), 64<<10)
+	// Most documents are small, and there are several in every step.
+	buf := bufio.NewWriter(io.MultiWriter(io.NewOffsetWriter(f, int64(sealedLen)), hash))
 	if err := write(buf); err != nil {
 		return "", err
 	}
