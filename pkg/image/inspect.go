@@ -150,14 +150,5 @@ func (lo *Local) sizeOf(l layer.Layer) int64 {
 	if err != nil {
 		return l.Descriptor.Size
 	}
-	var size int64
-	for e := range ix.All() {
-		if e.Type == layer.File {
-			size += e.Size
-		}
-	}
-	if ix.Err() != nil {
-		return l.Descriptor.Size
-	}
-	return size
+	return ix.Size()
 }

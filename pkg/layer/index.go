@@ -24,6 +24,9 @@ type Index struct {
 	implicit []string
 	// groups are the names of each hard link group by the path of its File.
 	groups map[string][]string
+	// size is that of all files; devices and owners say whether there are devices, and entries that are not root's.
+	size            int64
+	devices, owners bool
 }
 
 // indexBuilder makes an index of entries that come in order.
@@ -54,6 +57,13 @@ func (b *indexBuilder) add(e *Entry) error {
 // note notes what an index knows of its entries beside the list.
 func (b *indexBuilder) note(e *Entry) {
 	b.implied(e)
+	switch e.Type {
+	case File:
+		b.ix.size += e.Size
+	case Char, Block:
+		b.ix.devices = true
+	}
+	b.ix.owners = b.ix.owners || e.UID != 0 || e.GID != 0
 	if e.Type == Hardlink {
 		names := b.ix.groups[e.Linkname]
 		if len(names) == 0 {
@@ -88,6 +98,15 @@ func (b *indexBuilder) implied(e *Entry) {
 
 // Len is how many entries there are.
 func (ix *Index) Len() int { return ix.list.Len() }
+
+// Size is how many bytes all files hold together, each once.
+func (ix *Index) Size() int64 { return ix.size }
+
+// HasDevices reports whether there are devices.
+func (ix *Index) HasDevices() bool { return ix.devices }
+
+// HasOwners reports whether anything belongs to another user or group than root.
+func (ix *Index) HasOwners() bool { return ix.owners }
 
 // All yields the entries in the order of Less. They must not be changed. Where not all could be read Err tells.
 func (ix *Index) All() iter.Seq[*Entry] {

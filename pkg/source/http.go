@@ -373,8 +373,8 @@ func fetchTree(ctx context.Context, rawURL string, want digest.Digest, name stri
 	if err := o.keep(ctx, rawURL, f); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
-	t := newItemTree([]layer.Item{f.item(name)})
-	return &Context{Tree: t, Time: f.LastModified, close: []func() error{f.Close}}, nil
+	file := f.item(name)
+	return &Context{Tree: fileTree{&file}, Time: f.LastModified, close: []func() error{f.Close}}, nil
 }
 
 func (f *Fetched) item(name string) layer.Item {

@@ -59,11 +59,11 @@ func (k *keptFile) ask(req *http.Request) {
 // tree is a tree with the kept file.
 func (k *keptFile) tree(name string, o ContextOptions) *Context {
 	when := time.Unix(k.Time, 0)
-	t := newItemTree([]layer.Item{{
+	file := layer.Item{
 		Entry: layer.Entry{Path: name, Type: layer.File, Mode: 0o600, Size: k.Size, ModTime: when, Sum: layer.SumOf(k.Digest)},
 		Open:  func() (io.ReadCloser, error) { return o.Store.OpenBlob(k.Digest) },
-	}})
-	return &Context{Tree: t, Time: when}
+	}
+	return &Context{Tree: fileTree{&file}, Time: when}
 }
 
 // keep puts a fetched file into the store, so that the next build need not fetch it again if the server says that it is the same.

@@ -181,7 +181,7 @@ func openStdin(ctx context.Context, dockerfile string, o ContextOptions) (*Conte
 		if err != nil {
 			return nil, err
 		}
-		return &Context{Tree: newItemTree(nil), Dockerfile: data, DockerfileName: defaultDockerfile}, nil
+		return &Context{Tree: fileTree{}, Dockerfile: data, DockerfileName: defaultDockerfile}, nil
 	}
 	c, err := OpenTar(ctx, r, o)
 	if err != nil {

@@ -67,14 +67,7 @@ func (l *roLayer) divide(most int, scale int64) []segment {
 
 // small reports whether a layer may be copied into a fold.
 func small(ix *layer.Index, scale int64) bool {
-	if int64(ix.Len()) > foldEntries*scale {
-		return false
-	}
-	bytes := int64(0)
-	for e := range ix.All() {
-		bytes += e.Size
-	}
-	return bytes <= foldBytes*scale && ix.Err() == nil
+	return int64(ix.Len()) <= foldEntries*scale && ix.Size() <= foldBytes*scale
 }
 
 // lowers returns the directories to mount, bottom first, folding what is not folded yet.

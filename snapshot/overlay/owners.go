@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -50,17 +51,7 @@ func odd(e *layer.Entry, oneOwner bool) bool {
 }
 
 func (l *roLayer) odd(oneOwner bool) bool {
-	for _, ix := range l.indexes {
-		for e := range ix.All() {
-			if odd(e, oneOwner) {
-				return true
-			}
-		}
-		if ix.Err() != nil {
-			return true // and who asks further gets the error
-		}
-	}
-	return false
+	return slices.ContainsFunc(l.indexes, func(ix *layer.Index) bool { return ix.HasDevices() || oneOwner && ix.HasOwners() })
 }
 
 type seeding struct {
